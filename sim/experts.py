@@ -1,0 +1,175 @@
+"""Where behaviour data comes from: pushes on the T, chosen at random or by looking ahead in a second simulator."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from worldpilot.sim import geometry
+from worldpilot.sim.geometry import Pose
+from worldpilot.sim.push_t import ACTION, BLOCK_RANGE, PUSHER_RADIUS, WORKSPACE, PushT, clearance
+
+Array = npt.NDArray[np.float64]
+_DT, _MAX_SPEED = ACTION.control_dt, ACTION.high[0]
+_CIRCLE = 0.135  # [m], a way around the block at this distance from its centre touches nothing
+
+
+@dataclass(frozen=True)
+class Push:
+    """A straight push: stand at `start`, move with `velocity` for `steps` control steps."""
+
+    start: Array  # (2,) [m], world frame
+    velocity: Array  # (2,) [m/s]
+    steps: int
+
+
+def sample_push(block: Pose, rng: np.random.Generator) -> Push | None:
+    """A random push that touches the block; None if its start is out of reach."""
+    cx, cy, hx, hy = geometry.BOXES[rng.integers(2)]
+    side, along = rng.integers(4), rng.uniform(-0.95, 0.95)
+    normal = np.array([(1, 0), (-1, 0), (0, 1), (0, -1)][side], float)
+    contact = np.array([cx, cy]) + normal * [hx, hy] + np.array([normal[1], normal[0]]) * along * [hx, hy]
+    gap = PUSHER_RADIUS + rng.uniform(0.006, 0.015)
+    start = geometry.to_world(contact + normal * gap, block)
+    turn = rng.uniform(-0.7, 0.7)
+    angle = np.arctan2(-normal[1], -normal[0]) + block[2] + turn
+    push = Push(start, rng.uniform(0.06, _MAX_SPEED * 0.98) * np.array([np.cos(angle), np.sin(angle)]), 0)
+    if np.abs(start).max() > WORKSPACE - 0.002 or clearance(start, block) < 0.003:
+        return None
+    distance = gap + rng.uniform(0.01, 0.13)
+    return Push(start, push.velocity, max(2, round(distance / (np.linalg.norm(push.velocity) * _DT))))
+
+
+def perturb(push: Push, block: Pose, scale: float, rng: np.random.Generator) -> Push | None:
+    """A push near `push`; None if its start is out of reach."""
+    start = push.start + rng.normal(0, 0.02 * scale, 2)
+    angle = rng.normal(0, 0.3 * scale)
+    c, s = np.cos(angle), np.sin(angle)
+    velocity = np.array([[c, -s], [s, c]]) @ push.velocity * np.exp(rng.normal(0, 0.3 * scale))
+    velocity *= min(1.0, _MAX_SPEED * 0.98 / float(np.abs(velocity).max()))
+    if np.abs(start).max() > WORKSPACE - 0.002 or clearance(start, block) < 0.003:
+        return None
+    return Push(start, velocity, push.steps + 2)
+
+
+def approach(pusher: Array, goal: Array, block: Pose) -> list[Array]:
+    """Waypoints that lead the pusher to `goal` without touching the block, the goal last."""
+
+    def free(a: Array, b: Array) -> bool:
+        return all(clearance(a + (b - a) * t, block) > 0.004 for t in np.linspace(0, 1, 24))
+
+    if free(pusher, goal):
+        return [goal]
+    centre = block[:2]
+    a0, a1 = (float(np.arctan2(*(p - centre)[::-1])) for p in (pusher, goal))
+    turn = float(geometry.wrap(a1 - a0))
+
+    def ring(total: float) -> list[Array]:
+        angles = a0 + np.linspace(0, total, max(2, int(abs(total) / 0.4) + 1))
+        return [np.clip(centre + _CIRCLE * np.array([np.cos(t), np.sin(t)]), -WORKSPACE, WORKSPACE) for t in angles]
+
+    routes = [ring(turn), ring(turn - np.copysign(2 * np.pi, turn))]
+    blocked = [
+        sum(not free(a, b) for a, b in zip([*route], [*route[1:], goal], strict=True)) for route in routes
+    ]
+    return [*routes[int(np.argmin(blocked))], goal]
+
+
+def follow(world: PushT, waypoints: list[Array], speed: float) -> Iterator[Array]:
+    """Controls that lead the pusher through the waypoints at `speed` [m/s], from where it is when asked."""
+    for waypoint in waypoints:
+        for _ in range(40):
+            offset = waypoint - world.pusher()
+            distance = float(np.linalg.norm(offset))
+            if distance < 0.004:
+                break
+            yield offset / distance * min(speed, distance / _DT)
+
+
+def random_pushes(world: PushT, rng: np.random.Generator) -> Iterator[Array]:
+    """Contact-rich behaviour: one random push after another, for ever, the block kept in reach."""
+    while True:
+        block = world.block()
+        drawn = [p for p in (sample_push(block, rng) for _ in range(rng.choice([1, 4, 8]))) if p is not None]
+        if not drawn:
+            continue
+        push = min(drawn, key=lambda p: float(np.linalg.norm(p.start - world.pusher())))
+        end = block[:2] + push.velocity * _DT * push.steps
+        outside = np.abs(end).max() > BLOCK_RANGE + 0.02
+        if outside and np.linalg.norm(end) > np.linalg.norm(block[:2]):
+            continue
+        jitter = rng.uniform(0, 0.03)
+        for control in follow(world, approach(world.pusher(), push.start, block), rng.uniform(0.15, _MAX_SPEED)):
+            yield control + rng.normal(0, jitter, 2)
+        velocity = push.velocity + rng.normal(0, 0.03, 2)
+        for _ in range(rng.integers(1, 4)):  # keeps contact and turns, up to three times
+            for _ in range(push.steps):
+                yield velocity + rng.normal(0, jitter, 2)
+                if np.abs(world.block()[:2]).max() > BLOCK_RANGE + 0.03:
+                    break
+            angle = rng.normal(0, 0.5)
+            c, s = np.cos(angle), np.sin(angle)
+            velocity = np.array([[c, -s], [s, c]]) @ velocity
+        if rng.random() < 0.1:
+            for _ in range(rng.integers(1, 5)):
+                yield np.zeros(2)
+
+
+class Expert:
+    """Greedy one-push search on a second copy of the simulator, by the distance of the T's corners to the goal's.
+
+    Args:
+        candidates: random pushes tried first.
+        refinements: then so many perturbations of the best, twice.
+        noise: standard deviation added to the controls [m/s] (the noisy expert).
+        randomness: chance that a push is random instead of the best (the noisy expert).
+    """
+
+    def __init__(self, *, candidates: int = 48, refinements: int = 24, noise: float = 0.0, randomness: float = 0.0):
+        self._candidates, self._refinements = candidates, refinements
+        self._noise, self._randomness = noise, randomness
+        self._copy = PushT(randomise=False, render_images=False)
+
+    def controls(self, world: PushT, rng: np.random.Generator) -> Iterator[Array]:
+        """Controls for `world`, for ever; at the goal, zero."""
+        self._copy.reset(options={"friction": 0.5})
+        while True:
+            best = self._search(world, rng)
+            if best is None or world.overlap() > 0.97:
+                yield np.zeros(2)
+                continue
+            waypoints = approach(world.pusher(), best.start, world.block())
+            for control in follow(world, waypoints, 0.24):
+                yield control + rng.normal(0, self._noise, 2)
+            for _ in range(best.steps):
+                yield best.velocity + rng.normal(0, self._noise, 2)
+
+    def _search(self, world: PushT, rng: np.random.Generator) -> Push | None:
+        block, goal, state = world.block(), world.goal, world.state()
+        pushes = [p for p in (sample_push(block, rng) for _ in range(self._candidates)) if p is not None]
+        if pushes and rng.random() < self._randomness:
+            return pushes[0]
+        best, best_cost = None, geometry.keypoint_distance(block, goal)
+        for scale in (1.0, 0.5, 0.25):
+            for push in pushes:
+                steps, cost = self._try(push, state, goal)
+                if cost < best_cost:
+                    best, best_cost = Push(push.start, push.velocity, steps), cost
+            if best is None:
+                return None
+            near = (perturb(best, block, scale, rng) for _ in range(self._refinements))
+            pushes = [p for p in near if p is not None]
+        return best
+
+    def _try(self, push: Push, state: Array, goal: Pose) -> tuple[int, float]:
+        self._copy.restore(np.concatenate([push.start, push.start, state[4:7]]))
+        best_steps, best_cost = 0, np.inf
+        for step in range(1, push.steps + 1):
+            self._copy.drive(push.velocity)
+            cost = geometry.keypoint_distance(self._copy.block(), goal)
+            if cost < best_cost - 1e-5:
+                best_steps, best_cost = step, cost
+            elif cost > best_cost + 0.01:
+                break
+        return best_steps, best_cost

@@ -1,0 +1,302 @@
+"""Push-T in PyBullet: a T-shaped block on a table, a position-controlled pusher, a camera above.
+
+Control is the planar velocity of the pusher [m/s] at 10 Hz. Observations are RGB images from the overhead camera,
+image up = +y. Seeded, and deterministic across processes: the whole physics state is built anew at every reset.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+import pybullet
+from pybullet_utils.bullet_client import BulletClient
+
+from worldpilot.errors import InvalidInput
+from worldpilot.sim import geometry
+from worldpilot.sim.faults import Faults
+from worldpilot.types import ActionSpec, Observation
+
+ACTION = ActionSpec(
+    names=("vx", "vy"),
+    units=("m/s", "m/s"),
+    low=(-0.25, -0.25),
+    high=(0.25, 0.25),
+    max_rate=(5.0, 5.0),
+    control_dt=0.1,
+    block=5,
+)
+GOAL = np.array([0.0, 0.0, -np.pi / 4])  # the canonical goal: x [m], y [m], yaw [rad]
+WORKSPACE = 0.24  # [m], half the side of the square the pusher stays in
+BLOCK_RANGE = 0.13  # [m], half the side of the square in which the block starts and goals lie
+PUSHER_RADIUS = 0.014  # [m]
+BUDGET = 300  # control steps of an episode
+
+_SUBSTEPS = 12  # physics at 120 Hz
+_CAMERA_HEIGHT, _FIELD = 1.0, 0.52  # [m]: the image covers a square of 0.52 m on the table
+_HALF_HEIGHT, _MASS = 0.02, 0.2  # [m], [kg]
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """What the camera sees beside the geometry; colours are RGB in [0, 1]."""
+
+    block: tuple[float, float, float] = (0.35, 0.45, 0.65)
+    pusher: tuple[float, float, float] = (0.85, 0.25, 0.2)
+    table: tuple[float, float, float] = (0.88, 0.88, 0.86)
+    light: tuple[float, float, float] = (0.3, 0.4, 1.0)  # direction towards the light
+
+    @staticmethod
+    def sample(rng: np.random.Generator) -> "Appearance":
+        """Colours and light from the training randomisation."""
+
+        def around(colour: tuple[float, float, float], spread: float) -> tuple[float, float, float]:
+            r, g, b = np.clip(np.asarray(colour) + rng.uniform(-spread, spread, 3), 0, 1)
+            return float(r), float(g), float(b)
+
+        base = Appearance()
+        lx, ly = rng.uniform(-0.6, 0.6, 2)
+        return Appearance(
+            around(base.block, 0.15), around(base.pusher, 0.1), around(base.table, 0.06), (float(lx), float(ly), 1.0)
+        )
+
+
+class PushT(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
+    """The Push-T task: cover the goal T with the block.
+
+    Args:
+        randomise: draw colours, light and friction at each reset (the training randomisation).
+        image_size: side of the observed image [px].
+        render_images: False skips the camera (observations are then zeros): for experts and physics-only use.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
+
+    def __init__(self, *, randomise: bool = True, image_size: int = 64, render_images: bool = True) -> None:
+        self.action = ACTION
+        self.budget = BUDGET
+        self.render_mode = "rgb_array"
+        self.observation_space = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
+        self.action_space = gymnasium.spaces.Box(np.float32(ACTION.low), np.float32(ACTION.high), dtype=np.float32)
+        self.goal = GOAL.copy()
+        self.faults = Faults(ACTION.control_dt)
+        self._randomise, self._size, self._render = randomise, image_size, render_images
+        self._client = BulletClient(pybullet.DIRECT)
+        self._steps = 0
+        view = pybullet.computeViewMatrix([0, 0, _CAMERA_HEIGHT], [0, 0, 0], [0, 1, 0])
+        fov = float(np.degrees(2 * np.arctan(_FIELD / 2 / _CAMERA_HEIGHT)))
+        self._camera = (view, pybullet.computeProjectionMatrixFOV(fov, 1, 0.3, 2.0))
+        self.reset(seed=0)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
+        """Start an episode. Options: "block" and "goal" poses (3,), "pusher" (2,), "friction", "appearance"."""
+        super().reset(seed=seed)
+        rng, given = self.np_random, options or {}
+        block = rng.uniform([-BLOCK_RANGE, -BLOCK_RANGE, -np.pi], [BLOCK_RANGE, BLOCK_RANGE, np.pi])
+        block = np.asarray(given.get("block", block), float)
+        while True:
+            pusher = rng.uniform(-0.9 * WORKSPACE, 0.9 * WORKSPACE, 2)
+            if clearance(pusher, block) > 0.01:
+                break
+        pusher = np.asarray(given.get("pusher", pusher), float)
+        friction = float(rng.uniform(0.35, 0.65)) if self._randomise else 0.5
+        appearance = Appearance.sample(rng) if self._randomise else Appearance()
+        self.goal = np.asarray(given.get("goal", GOAL), float)
+        self._steps = 0
+        self.faults.clear()
+        self._build(block, pusher, given.get("friction", friction), given.get("appearance", appearance))
+        return self.observe().data, self._info()
+
+    def step(
+        self, action: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        """Apply a control of shape (2,) [m/s] for 0.1 s. The reward is the overlap; success ends the episode."""
+        self.drive(action)
+        info = self._info()
+        return (
+            self.observe().data,
+            info["overlap"],
+            info["overlap"] > 0.9,
+            self._steps >= self.budget,
+            info,
+        )
+
+    def drive(self, control: npt.NDArray[np.float32]) -> None:
+        """Advance physics by one control step under `control` [m/s], without looking."""
+        control = np.asarray(control, float)
+        if control.shape != (2,) or not np.isfinite(control).all():
+            raise InvalidInput(f"push_t: control must be 2 finite velocities [m/s], got {control!r}")
+        control = self.faults.delayed(np.clip(control, ACTION.low, ACTION.high))
+        start = self._target.copy()
+        self._target = np.clip(start + control * ACTION.control_dt, -WORKSPACE, WORKSPACE)
+        for i in range(1, _SUBSTEPS + 1):
+            x, y = start + (self._target - start) * (i / _SUBSTEPS)
+            self._client.changeConstraint(self._constraint, [x, y, _HALF_HEIGHT + 0.004], maxForce=20)
+            self._client.stepSimulation()
+        self._steps += 1
+
+    def observe(self) -> Observation:
+        """The camera's newest image, of shape (size, size, 3) uint8 RGB, stamped in simulated seconds."""
+        stamp = self._steps * ACTION.control_dt
+        if not self._render:
+            return Observation(stamp, np.zeros((self._size, self._size, 3), np.uint8))
+        image = cv2.resize(self._photograph(2 * self._size), (self._size, self._size), interpolation=cv2.INTER_AREA)
+        return Observation(stamp, self.faults.seen(image))
+
+    def render(self, size: int = 256) -> npt.NDArray[np.uint8]:  # type: ignore[override]
+        """A picture for people, of shape (size, size, 3): the scene with the goal's outline."""
+        image = np.ascontiguousarray(self._photograph(size))
+        scale = size / _FIELD
+        for cx, cy, hx, hy in geometry.BOXES:
+            corners = np.array([[cx - hx, cy - hy], [cx + hx, cy - hy], [cx + hx, cy + hy], [cx - hx, cy + hy]])
+            world = geometry.to_world(corners, self.goal)
+            pixels = np.round(np.stack([size / 2 + world[:, 0] * scale, size / 2 - world[:, 1] * scale], -1))
+            cv2.polylines(image, [pixels.astype(np.int32)], True, (40, 160, 70), 1, cv2.LINE_AA)
+        return image
+
+    def signals(self) -> dict[str, float]:
+        """Ground truth by the names of the artifact's readouts."""
+        pusher, block = self.pusher(), self.block()
+        return {
+            "pusher_x": float(pusher[0]),
+            "pusher_y": float(pusher[1]),
+            "block_x": float(block[0]),
+            "block_y": float(block[1]),
+            "block_yaw": float(block[2]),
+        }
+
+    def pusher(self) -> npt.NDArray[np.float64]:
+        """Position of the pusher, of shape (2,) [m]."""
+        return np.asarray(self._client.getBasePositionAndOrientation(self._pusher)[0][:2])
+
+    def block(self) -> geometry.Pose:
+        """Pose of the block, of shape (3,) [m, m, rad]."""
+        position, quaternion = self._client.getBasePositionAndOrientation(self._block)
+        return np.array([position[0], position[1], pybullet.getEulerFromQuaternion(quaternion)[2]])
+
+    def overlap(self) -> float:
+        """Share of the goal T covered by the block, in [0, 1]."""
+        return geometry.overlap(self.block(), self.goal)
+
+    def inject(self, fault: str, **params: float) -> None:
+        """Switch a fault on (see `worldpilot.sim.faults`)."""
+        self.faults.inject(self, fault, params)
+
+    def clear_faults(self) -> None:
+        """Switch the lasting faults off; a teleport or a new colour stays as it is."""
+        self.faults.clear()
+        self.set_friction(self._friction)
+
+    def place_block(self, pose: npt.NDArray[np.float64]) -> None:
+        """Put the block at rest at `pose` (3,) [m, m, rad]."""
+        quaternion = pybullet.getQuaternionFromEuler([0, 0, float(pose[2])])
+        self._client.resetBasePositionAndOrientation(self._block, [pose[0], pose[1], _HALF_HEIGHT], quaternion)
+        self._client.resetBaseVelocity(self._block, [0, 0, 0], [0, 0, 0])
+
+    def place_pusher(self, position: npt.NDArray[np.float64]) -> None:
+        """Put the pusher at rest at `position` (2,) [m]."""
+        height = _HALF_HEIGHT + 0.004
+        self._client.resetBasePositionAndOrientation(
+            self._pusher, [position[0], position[1], height], [0, 0, 0, 1]
+        )
+        self._client.resetBaseVelocity(self._pusher, [0, 0, 0], [0, 0, 0])
+        self._target = np.asarray(position, float).copy()
+        self._client.changeConstraint(self._constraint, [*self._target, height], maxForce=20)
+
+    def set_friction(self, friction: float) -> None:
+        """Coulomb friction between block and table."""
+        self._client.changeDynamics(self._block, -1, lateralFriction=friction)
+
+    def recolour(self, colour: tuple[float, float, float]) -> None:
+        """Paint the block, RGB in [0, 1]."""
+        for shape in range(len(geometry.BOXES)):
+            self._client.changeVisualShape(self._block, -1, shape, rgbaColor=[*colour, 1])
+
+    def state(self) -> npt.NDArray[np.float64]:
+        """Pusher position and target and block pose, of shape (7,): what a second copy needs to plan."""
+        return np.concatenate([self.pusher(), self._target, self.block()])
+
+    def restore(self, state: npt.NDArray[np.float64]) -> None:
+        """Take over another copy's `state()`, at rest."""
+        self.place_pusher(state[2:4])
+        self.place_block(state[4:7])
+
+    def close(self) -> None:
+        """Disconnect from the physics server."""
+        if self._client is not None:
+            self._client.disconnect()
+
+    def _info(self) -> dict[str, Any]:
+        return {"overlap": self.overlap(), "signals": self.signals(), "steps": self._steps}
+
+    def _photograph(self, size: int) -> npt.NDArray[np.uint8]:
+        view, projection = self._camera
+        frame = self._client.getCameraImage(
+            size,
+            size,
+            view,
+            projection,
+            shadow=0,
+            lightDirection=self._appearance.light,
+            renderer=pybullet.ER_TINY_RENDERER,
+            flags=pybullet.ER_NO_SEGMENTATION_MASK,
+        )[2]
+        return np.reshape(np.asarray(frame, np.uint8), (size, size, 4))[:, :, :3]
+
+    def _build(
+        self, block: geometry.Pose, pusher: npt.NDArray[np.float64], friction: float, appearance: Appearance
+    ) -> None:
+        p, self._appearance, self._friction = self._client, appearance, friction
+        p.resetSimulation()
+        p.setPhysicsEngineParameter(deterministicOverlappingPairs=1)
+        p.setTimeStep(ACTION.control_dt / _SUBSTEPS)
+        p.setGravity(0, 0, -9.81)
+        half = [_FIELD, _FIELD, 0.01]
+        table = p.createMultiBody(
+            0,
+            p.createCollisionShape(p.GEOM_BOX, halfExtents=half),
+            p.createVisualShape(p.GEOM_BOX, halfExtents=half, rgbaColor=[*appearance.table, 1]),
+            [0, 0, -0.01],
+        )
+        p.changeDynamics(table, -1, lateralFriction=1.0)
+        halves = [[hx, hy, _HALF_HEIGHT] for _, _, hx, hy in geometry.BOXES]
+        centres = [[cx, cy, 0] for cx, cy, _, _ in geometry.BOXES]
+        boxes = [p.GEOM_BOX] * len(halves)
+        self._block = p.createMultiBody(
+            _MASS,
+            p.createCollisionShapeArray(boxes, halfExtents=halves, collisionFramePositions=centres),
+            p.createVisualShapeArray(
+                boxes,
+                halfExtents=halves,
+                visualFramePositions=centres,
+                rgbaColors=[[*appearance.block, 1]] * len(halves),
+            ),
+            [block[0], block[1], _HALF_HEIGHT],
+            pybullet.getQuaternionFromEuler([0, 0, float(block[2])]),
+        )
+        self.set_friction(friction)
+        height = _HALF_HEIGHT + 0.004
+        self._pusher = p.createMultiBody(
+            1.0,
+            p.createCollisionShape(p.GEOM_CYLINDER, radius=PUSHER_RADIUS, height=2 * _HALF_HEIGHT),
+            p.createVisualShape(
+                p.GEOM_CYLINDER, radius=PUSHER_RADIUS, length=2 * _HALF_HEIGHT, rgbaColor=[*appearance.pusher, 1]
+            ),
+            [pusher[0], pusher[1], height],
+        )
+        p.changeDynamics(self._pusher, -1, lateralFriction=0.3)
+        self._constraint = p.createConstraint(
+            self._pusher, -1, -1, -1, p.JOINT_FIXED, [0, 0, 0], [0, 0, 0], [pusher[0], pusher[1], height]
+        )
+        self._target = pusher.copy()
+
+
+def clearance(point: npt.NDArray[np.float64], block: geometry.Pose) -> float:
+    """Distance between the pusher's rim at `point` and the block [m]; negative inside."""
+    local = geometry.to_block(point, block)
+    gaps = [np.hypot(max(abs(local[0] - cx) - hx, 0), max(abs(local[1] - cy) - hy, 0)) for cx, cy, hx, hy in geometry.BOXES]
+    return float(min(gaps)) - PUSHER_RADIUS
