@@ -1,0 +1,43 @@
+# `make demo` and `make test` set up all they need; everything stays inside this folder.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+TASK ?= push_t
+ARGS ?=
+
+# The environment of one run: this checkout's Python and ROS 2, on a domain of its own, for this machine only.
+IN_ROS := . .venv/ros_env.bash && export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST \
+	ROS_DOMAIN_ID=$${ROS_DOMAIN_ID:-$$(.venv/bin/python scripts/free_ros_domain.py)}
+
+.PHONY: help setup demo test lint format types ros lock clean
+
+help: ## list these targets
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
+
+setup: ## .venv with pinned packages and ROS 2 Jazzy, and the built workspace
+	@scripts/setup.sh
+
+demo: setup ## the whole story in simulation, with a report: make demo [TASK=push_t] [ARGS=…]
+	@$(IN_ROS) && .venv/bin/worldpilot demo $(TASK) $(ARGS)
+
+test: setup ## all tests: make test [ARGS="-m 'not slow'"]
+	@$(IN_ROS) && .venv/bin/pytest $(ARGS)
+
+lint: setup ## ruff's rules and format
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+
+format: setup ## apply ruff's fixes and format
+	@.venv/bin/ruff check --fix
+	@.venv/bin/ruff format
+
+types: setup ## pyright
+	@$(IN_ROS) && .venv/bin/pyright
+
+ros: ## build the workspace against ROS 2 Jazzy from apt: make ros [EXTRAS=cpu]
+	@scripts/setup.sh apt
+
+lock: setup ## write constraints.txt from what is installed
+	@.venv/bin/python scripts/lock.py
+
+clean: ## remove all that was built, not runs/, data/ or checkpoints/
+	rm -rf .venv .venv-ros ros2_ws/build ros2_ws/install ros2_ws/log build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
