@@ -106,6 +106,7 @@ export ROS_DISTRO=jazzy ROS_VERSION=2 ROS_PYTHON_VERSION=3 RMW_IMPLEMENTATION=rm
 export ROS_AUTOMATIC_DISCOVERY_RANGE=\${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}
 [ ! -f "$WORKSPACE/install/local_setup.bash" ] || . "$WORKSPACE/install/local_setup.bash"
 ENV
+  : >"$WHEELS_VENV/local_setup.bash"  # colcon warns of a prefix without one
 }
 
 # --- the workspace --------------------------------------------------------------------------------------------------
