@@ -161,7 +161,7 @@ from_wheels() {
 }
 
 from_apt() {
-  local environment extras=${EXTRAS:-cpu,sim,report}
+  local environment packages extras=${EXTRAS:-cpu,sim,report}
   [ -f "$APT_ROS/setup.bash" ] ||
     fail "no ROS 2 Jazzy at $APT_ROS: install ros-jazzy-ros-base and python3-colcon-common-extensions, or use 'make setup'"
   clean_environment
@@ -179,6 +179,10 @@ from_apt() {
   fi
   "$APT_VENV/bin/python" -c 'import colcon_ros' 2>/dev/null || fail "apt-get install python3-colcon-common-extensions"
   build_workspace "$environment $(workspace_hash)" "$APT_VENV/bin/python" -m colcon
+  # `ros2 launch` is the system's Python, and launch files read the graph with worldpilot.graph
+  for packages in "$WORKSPACE"/install/worldpilot_nodes/lib/python3*/site-packages; do
+    ln -sfn "$ROOT/worldpilot" "$packages/worldpilot"
+  done
   say "ready: . ros2_ws/install/setup.bash, then ros2 launch worldpilot_bringup push_t.launch.py"
 }
 
