@@ -118,8 +118,3 @@ def test_the_domain_of_a_test_run_is_one_that_nothing_holds() -> None:
         participant.bind(("", 7400 + 250 * domain + 10))
         assert not script["is_free"](domain)
     assert script["is_free"](domain)
-
-
-def test_the_readme_has_the_test_command_that_ci_runs() -> None:
-    readme = (ROOT / "README.md").read_text()
-    assert re.search(r"^<!-- ci:test -->\n```\w*\n(.+\n)+```$", readme, re.MULTILINE)
