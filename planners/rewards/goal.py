@@ -1,0 +1,67 @@
+"""Rewards that say where things shall be: as a latent (from a goal image) or as a pose (from signals)."""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+
+from worldpilot.errors import RewardError
+from worldpilot.planners.rewards.base import RewardContext, RewardPlugin, When, angle_diff, bound, param, reduce
+from worldpilot.types import FloatArray, Rollouts
+
+
+@dataclass(frozen=True)
+class GoalLatent(RewardPlugin):
+    """Get to the latent of a goal image: minus the mean squared latent distance."""
+
+    when: When = param("best", help="which step of the horizon counts")
+    discount: float = param(0.9, low=0.0, high=1.0, help="worth of an improvement one model step later")
+    goal: FloatArray | None = bound()
+
+    def bind(self, context: RewardContext) -> Self:
+        if context.goal_latent is None:
+            raise RewardError("reward: goal_latent has no goal yet; set a goal image first")
+        dim = context.model_spec.latent_dim
+        if context.goal_latent.shape != (dim,) or not np.isfinite(context.goal_latent).all():
+            raise RewardError(f"reward: the goal latent must be finite, of shape ({dim},)")
+        return replace(self, goal=np.asarray(context.goal_latent, np.float32))
+
+    def score(self, rollouts: Rollouts) -> FloatArray:
+        return reduce(-np.square(rollouts.latents - self.goal).mean(-1), self.when, self.discount)
+
+
+@dataclass(frozen=True)
+class GoalPose(RewardPlugin):
+    """Bring an object to a planar pose: minus dx² + dy² + (length · dyaw)² [m²].
+
+    `length` makes radians comparable to metres: turning about the centre by dyaw moves a point at that distance by
+    length · dyaw, so with the root-mean-square radius of an object's keypoints the cost is, for small angles, their
+    mean squared distance.
+    """
+
+    x: float = param(low=-100, high=100, help="goal position [m]")
+    y: float = param(low=-100, high=100, help="goal position [m]")
+    yaw: float | None = param(None, low=-100, high=100, help="goal angle [rad]; null: any angle will do")
+    length: float = param(0.08, low=0.0, high=100, help="what a radian counts in metres [m]")
+    object: str = param("block", high=64, help="reads the signals <object>_x, <object>_y, <object>_yaw")
+    when: When = param("best", help="which step of the horizon counts")
+    discount: float = param(0.9, low=0.0, high=1.0, help="worth of an improvement one model step later")
+    approach: float = param(0.0, low=0.0, high=100, help="weight of the pusher's squared distance beyond `reach`")
+    reach: float = param(0.06, low=0.0, high=100, help="distance from the object at which `approach` vanishes [m]")
+    pusher: str = param("pusher", high=64, help="`approach` reads the signals <pusher>_x, <pusher>_y")
+
+    def needs(self) -> tuple[str, ...]:
+        pose = (f"{self.object}_x", f"{self.object}_y")
+        yaw = () if self.yaw is None else (f"{self.object}_yaw",)
+        pusher = (f"{self.pusher}_x", f"{self.pusher}_y") if self.approach else ()
+        return pose + yaw + pusher
+
+    def score(self, rollouts: Rollouts) -> FloatArray:
+        x, y = rollouts.signals[f"{self.object}_x"], rollouts.signals[f"{self.object}_y"]
+        cost = (x - self.x) ** 2 + (y - self.y) ** 2
+        if self.yaw is not None:
+            cost = cost + (self.length * angle_diff(rollouts.signals[f"{self.object}_yaw"], self.yaw)) ** 2
+        if self.approach:
+            dx, dy = rollouts.signals[f"{self.pusher}_x"] - x, rollouts.signals[f"{self.pusher}_y"] - y
+            cost = cost + self.approach * np.maximum(np.hypot(dx, dy) - self.reach, 0) ** 2
+        return reduce(-cost, self.when, self.discount)
