@@ -1,0 +1,148 @@
+"""Train the action prior: flow matching over sequences of actions, given the history's latents (D-MPC, 2410.05364)."""
+
+import copy
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from worldpilot.errors import InvalidInput
+from worldpilot.models.action_prior.networks import Denoiser, PriorConfig
+from worldpilot.models.data.episodes import EpisodeStore
+from worldpilot.models.data.windows import Frames, gather_actions
+from worldpilot.models.world_model import train as world_model
+from worldpilot.types import ActionSpec
+
+
+@dataclass(frozen=True)
+class PriorTrainConfig:
+    """How a prior is trained."""
+
+    steps: int = 8000
+    batch: int = 512
+    horizon: int = 5  # model steps
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    ema: float = 0.999
+    evaluate_every: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch, self.horizon, self.evaluate_every) < 1 or not 0 <= self.ema < 1:
+            raise InvalidInput("prior: steps, batch, horizon, evaluate_every must be >= 1 and 0 <= ema < 1")
+
+
+class Sampler(nn.Module):
+    """The denoiser unrolled over a diffusers scheduler's noise levels: one graph, noise in, actions out."""
+
+    sigmas: Tensor
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        scheduler = FlowMatchEulerDiscreteScheduler()
+        scheduler.set_timesteps(denoiser.config.sampler_steps)
+        self.register_buffer("sigmas", torch.as_tensor(scheduler.sigmas, dtype=torch.float32).clone())
+
+    def forward(self, latents: Tensor, noise: Tensor) -> Tensor:
+        """Latents (B, h, D) and noise (B, H, A) to normalised actions (B, H, A) in [-1, 1]."""
+        x = noise
+        for i in range(self.denoiser.config.sampler_steps):
+            sigma = self.sigmas[i].expand(len(x))
+            x = x + (self.sigmas[i + 1] - self.sigmas[i]) * self.denoiser(x, sigma, latents)
+        return x.clamp(-1, 1)
+
+
+def train_prior(
+    store: EpisodeStore, spec: ActionSpec, encoder: Path, folder: Path, config: PriorTrainConfig
+) -> Denoiser:
+    """Train on the store's training episodes, in the latents of the world model in `encoder`; resumes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    nets = world_model.load(encoder)
+    train_index, held_index = store.split()
+    frames, held = Frames.load(store, train_index), Frames.load(store, held_index)
+    latents, held_latents = (world_model.encode_all(nets, f.observations) for f in (frames, held))
+    sizes = PriorConfig(nets.config.latent_dim, nets.config.history, config.horizon, spec.dim)
+    denoiser = Denoiser(sizes)
+    average = copy.deepcopy(denoiser).requires_grad_(False)
+    h = sizes.history
+    windows, held_windows = (f.windows(h - 1 + sizes.horizon, spec.block) for f in (frames, held))
+    rng = np.random.default_rng([config.seed, 3])
+    optimiser = torch.optim.AdamW(denoiser.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps, 1e-5)
+    first = 0
+    if (folder / "prior.pt").exists():
+        state = torch.load(folder / "prior.pt", weights_only=True)
+        denoiser.load_state_dict(state["denoiser"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        schedule.load_state_dict(state["schedule"])
+        first = state["step"]
+        rng = np.random.default_rng([config.seed, 3, first])
+    bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc="prior", mininterval=5)
+    for step in bar:
+        past, actions = _batch(latents, frames, rng.choice(windows, config.batch), h, sizes.horizon, spec)
+        loss = _flow_loss(denoiser, past, actions)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        decay = min(config.ema, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for target, source in zip(average.parameters(), denoiser.parameters(), strict=True):
+                target.lerp_(source, 1 - decay)
+        if (step + 1) % 50 == 0:
+            bar.set_postfix(loss=f"{float(loss):.4f}")
+        if (step + 1) % config.evaluate_every == 0 or step + 1 == config.steps:
+            with torch.no_grad():
+                batch = _batch(held_latents, held, rng.choice(held_windows, 4096), h, sizes.horizon, spec)
+                held_loss = float(_flow_loss(average, *batch))
+            tqdm.write(f"prior {step + 1}: held-out flow loss {held_loss:.4f}")
+            metrics = {"data_sha256": store.sha256(), "train": asdict(config), "held_out_flow_loss": held_loss}
+            metrics |= {"episodes": len(held_index), "step": step + 1}
+            (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
+            state = {
+                "denoiser": denoiser.state_dict(),
+                "average": average.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "schedule": schedule.state_dict(),
+                "step": step + 1,
+                "config": sizes.to_dict(),
+            }
+            torch.save(state, folder / "prior.tmp")
+            os.replace(folder / "prior.tmp", folder / "prior.pt")
+    return average
+
+
+def load(folder: Path) -> Denoiser:
+    """The averaged denoiser of a checkpoint folder, in evaluation mode."""
+    path = folder / "prior.pt"
+    if not path.exists():
+        raise InvalidInput(f"{path} is missing; run `worldpilot train action-prior` first")
+    state = torch.load(path, weights_only=True)
+    denoiser = Denoiser(PriorConfig(**state["config"]))
+    denoiser.load_state_dict(state["average"])
+    return denoiser.eval()
+
+
+def _batch(
+    latents: Tensor, frames: Frames, at: np.ndarray, history: int, horizon: int, spec: ActionSpec
+) -> tuple[Tensor, Tensor]:
+    past = latents[at[:, None] + np.arange(history) * spec.block]
+    actions = gather_actions(frames.controls, at + (history - 1) * spec.block, horizon, spec)
+    return past, torch.from_numpy(actions)
+
+
+def _flow_loss(denoiser: Denoiser, past: Tensor, actions: Tensor) -> Tensor:
+    """Rectified flow: at x = (1 - sigma) a + sigma n the velocity is n - a; sigma uniform on [0, 1]."""
+    noise, sigma = torch.randn_like(actions), torch.rand(len(actions))
+    mixed = torch.lerp(actions, noise, sigma[:, None, None])
+    return (denoiser(mixed, sigma, past) - (noise - actions)).square().mean()

@@ -1,0 +1,70 @@
+"""Episodes laid end to end, and windows of model steps drawn from them: what the trainers read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from worldpilot.errors import InvalidInput
+from worldpilot.models.data.episodes import EpisodeStore
+from worldpilot.types import ActionSpec, FloatArray
+
+
+def signal_names(measured: Sequence[str]) -> tuple[str, ...]:
+    """Names of the readout's outputs: an angle (named *yaw) is read as its sine and cosine."""
+    names: list[str] = []
+    for name in measured:
+        names += [f"{name}_sin", f"{name}_cos"] if name.endswith("yaw") else [name]
+    return tuple(names)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """F frames of several episodes, one after another."""
+
+    observations: npt.NDArray[Any]  # (F, ...)
+    controls: FloatArray  # (F, U) physical units; the control after each frame, 0 after an episode's last
+    signals: FloatArray  # (F, S), in the order of `names`
+    names: tuple[str, ...]
+    starts: npt.NDArray[np.int64]  # (n_episodes + 1,), first frame of each episode, and F
+
+    @staticmethod
+    def load(store: EpisodeStore, indices: Sequence[int]) -> "Frames":
+        """Read the episodes at `indices` of a store into memory."""
+        episodes = [store[i] for i in indices]
+        measured = sorted(episodes[0].signals)
+        columns = []
+        for episode in episodes:
+            column = []
+            for name in measured:
+                value = episode.signals[name]
+                column += [np.sin(value), np.cos(value)] if name.endswith("yaw") else [value]
+            columns.append(np.stack(column, -1).astype(np.float32))
+        zero = np.zeros((1, episodes[0].controls.shape[1]), np.float32)
+        lengths = [len(e.observations) for e in episodes]
+        return Frames(
+            np.concatenate([e.observations for e in episodes]),
+            np.concatenate([np.concatenate([e.controls, zero]) for e in episodes]),
+            np.concatenate(columns),
+            signal_names(measured),
+            np.concatenate([[0], np.cumsum(lengths)]),
+        )
+
+    def windows(self, model_steps: int, block: int) -> npt.NDArray[np.int64]:
+        """First frames of all windows that span `model_steps` model steps within one episode."""
+        span = model_steps * block
+        ranges = [np.arange(a, b - span) for a, b in zip(self.starts[:-1], self.starts[1:], strict=True)]
+        windows = np.concatenate(ranges)
+        if not len(windows):
+            raise InvalidInput(f"no episode is as long as a window of {span} control steps; collect longer episodes")
+        return windows
+
+
+def gather_actions(controls: FloatArray, first: npt.NDArray[np.int64], model_steps: int, spec: ActionSpec) -> FloatArray:
+    """Actions of shape (B, model_steps, A), normalised to [-1, 1], that follow the frames `first` of shape (B,)."""
+    span = np.arange(model_steps * spec.block)
+    low, high = np.float32(spec.low), np.float32(spec.high)
+    normalised = (controls[first[:, None] + span] - low) / (high - low) * 2 - 1
+    return spec.actions(normalised.astype(np.float32))

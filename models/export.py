@@ -1,0 +1,175 @@
+"""From checkpoints to an artifact: ONNX graphs with units inside, checked against torch, and the manifest."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from worldpilot.errors import ArtifactError
+from worldpilot.models.action_prior import train as action_prior
+from worldpilot.models.artifact import Artifact, write_manifest
+from worldpilot.models.world_model import train as world_model
+from worldpilot.models.world_model.train import WorldModelNets
+from worldpilot.types import ActionSpec
+
+TOLERANCE = 1e-3  # largest difference between a graph and torch, in latents, signals and actions
+UNITS = {"yaw": "rad", "sin": "1", "cos": "1"}  # by the last word of a signal's name; metres otherwise
+
+
+class _Encode(nn.Module):
+    def __init__(self, nets: WorldModelNets) -> None:
+        super().__init__()
+        self.encoder = nets.encoder
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.encoder(observation.permute(0, 3, 1, 2).float() / 255)
+
+
+class _Predict(nn.Module):
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, nets: WorldModelNets, spec: ActionSpec) -> None:
+        super().__init__()
+        self.predictor = nets.predictor
+        self.register_buffer("low", torch.from_numpy(spec.action_low))
+        self.register_buffer("high", torch.from_numpy(spec.action_high))
+
+    def forward(self, latents: Tensor, actions: Tensor) -> Tensor:
+        return self.predictor(latents, (actions - self.low) / (self.high - self.low) * 2 - 1)
+
+
+class _Read(nn.Module):
+    def __init__(self, nets: WorldModelNets) -> None:
+        super().__init__()
+        self.readout, self.mean, self.std = nets.readout, nets.signal_mean, nets.signal_std
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.readout(latents) * self.std + self.mean
+
+
+class _Propose(nn.Module):
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, denoiser: nn.Module, spec: ActionSpec) -> None:
+        super().__init__()
+        self.sampler = action_prior.Sampler(denoiser)  # type: ignore[arg-type]
+        self.register_buffer("low", torch.from_numpy(spec.action_low))
+        self.register_buffer("high", torch.from_numpy(spec.action_high))
+
+    def forward(self, latents: Tensor, noise: Tensor) -> Tensor:
+        return self.low + (self.sampler(latents, noise) + 1) / 2 * (self.high - self.low)
+
+
+class _Decode(nn.Module):
+    def __init__(self, nets: WorldModelNets) -> None:
+        super().__init__()
+        self.decoder = nets.decoder
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return (self.decoder(latents).permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
+
+
+def export(
+    task: str, spec: ActionSpec, nets_folder: Path, prior_folder: Path, out: Path, commands: Sequence[str], data: str
+) -> dict[str, Any]:
+    """Write the artifact of a task to `out` and load it once; returns the manifest.
+
+    Raises:
+        ArtifactError: a graph differs from torch by more than `TOLERANCE`.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    nets, denoiser = world_model.load(nets_folder), action_prior.load(prior_folder)
+    metrics = json.loads((nets_folder / "metrics.json").read_text())
+    prior_metrics = json.loads((prior_folder / "metrics.json").read_text())
+    config, horizon, batch = nets.config, denoiser.config.horizon, torch.export.Dim("batch", min=1, max=65536)
+    size, h, d, a = config.image_size, config.history, config.latent_dim, config.action_dim
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (3, size, size, 3), generator=generator, dtype=torch.uint8)
+    latents = torch.randn(3, h, d, generator=generator)
+    actions = torch.rand(3, h - 1 + horizon, a, generator=generator) * 0.4 - 0.2
+    noise = torch.randn(3, horizon, a, generator=generator)
+    graphs: dict[str, tuple[nn.Module, dict[str, Tensor], str]] = {
+        "encoder": (_Encode(nets), {"observation": image}, "latent"),
+        "predictor": (_Predict(nets, spec), {"latents": latents, "actions": actions}, "predicted"),
+        "readout": (_Read(nets), {"latents": latents[:, 0]}, "signals"),
+        "prior": (_Propose(denoiser, spec), {"latents": latents, "noise": noise}, "actions"),
+        "decoder": (_Decode(nets), {"latents": latents[:, 0]}, "image"),
+    }
+    for name, (module, inputs, output) in graphs.items():
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            input_names=list(inputs),
+            output_names=[output],
+            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            opset_version=18,
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None
+        program.save(out / f"{name}.onnx", external_data=False)
+        _check_parity(out / f"{name}.onnx", module, inputs)
+    r2 = metrics["r2"]
+    manifest = {
+        "task": task,
+        "observation": {"kind": "image", "shape": [size, size, 3], "dtype": "uint8", "encoding": "rgb8"},
+        "action": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(spec).items()},
+        "history": h,
+        "horizon": horizon,
+        "latent_dim": d,
+        "members": config.members,
+        "proposals": 128,
+        "signals": _signals(nets.names, r2),
+        "provenance": {
+            "data_sha256": metrics["data_sha256"],
+            "data": data,
+            "commands": list(commands),
+            "seed": metrics["train"]["seed"],
+            "libraries": {p: version(p) for p in ("torch", "diffusers", "onnx", "pybullet")},
+        },
+        "metrics": {
+            **{f"r2_{name}": {"value": value, "n": metrics["episodes"]} for name, value in r2.items()},
+            **{f"r2_linear_{n}": {"value": v, "n": metrics["episodes"]} for n, v in metrics["r2_linear"].items()},
+            "open_loop_nmse_last": {"value": metrics["open_loop_nmse"][-1], "n": metrics["episodes"]},
+            "effective_rank": {"value": metrics["effective_rank"], "n": metrics["episodes"]},
+            "prior_flow_loss": {"value": prior_metrics["held_out_flow_loss"], "n": prior_metrics["episodes"]},
+        },
+    }
+    written = write_manifest(out, manifest)
+    Artifact.load(out)
+    return written
+
+
+def _signals(names: Sequence[str], r2: dict[str, float]) -> list[dict[str, Any]]:
+    signals: list[dict[str, Any]] = []
+    for name in names:
+        signals.append({"name": name, "unit": UNITS.get(name.rsplit("_", 1)[-1], "m"), "r2": r2[name]})
+    for name in names:
+        if name.endswith("_sin"):
+            angle = name.removesuffix("_sin")
+            pair = [name, f"{angle}_cos"]
+            signals.append(
+                {"name": angle, "unit": "rad", "r2": min(r2[n] for n in pair), "derived": {"atan2": pair}}
+            )
+    return signals
+
+
+def _check_parity(file: Path, module: nn.Module, inputs: dict[str, Tensor]) -> None:
+    session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
+    for count in (1, 3):
+        part = {name: value[:count] for name, value in inputs.items()}
+        with torch.no_grad():
+            expected = module(*part.values()).numpy().astype(np.float64)
+        got = np.asarray(session.run(None, {name: value.numpy() for name, value in part.items()})[0], np.float64)
+        limit = 1.0 if file.stem == "decoder" else TOLERANCE  # one grey level of rounding
+        if got.shape != expected.shape or np.abs(got - expected).max() > limit:
+            raise ArtifactError(f"{file.name}: differs from torch by {np.abs(got - expected).max():.2e} > {limit}")

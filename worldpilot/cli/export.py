@@ -1,0 +1,26 @@
+"""`worldpilot export`: checkpoints to an artifact, with parity checks."""
+
+import argparse
+import json
+from pathlib import Path
+
+from worldpilot.sim.push_t import ACTION
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("task", choices=["push_t"])
+    parser.add_argument("--world-model", type=Path, required=True, help="checkpoints of `train world-model`")
+    parser.add_argument("--prior", type=Path, required=True, help="checkpoints of `train action-prior`")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the artifact, e.g. models/zoo/push_t")
+    parser.add_argument("--data", default="", help="one line about the data, for the manifest")
+    parser.add_argument("--command", dest="commands", action="append", default=[], help="how it was made, repeatable")
+
+
+def run(args: argparse.Namespace) -> int:
+    from worldpilot.models.export import export
+
+    commands = args.commands or ["not recorded"]
+    manifest = export(args.task, ACTION, args.world_model, args.prior, args.out, commands, args.data)
+    print(json.dumps({name: graph["bytes"] for name, graph in manifest["graphs"].items()}))
+    print(f"{args.out}: model {manifest['model_id']}")
+    return 0
