@@ -1,0 +1,59 @@
+"""The Push-T graph for `ros2 launch worldpilot_bringup push_t.launch.py`, made from graph.yaml.
+
+On a robot: `sim:=false image_topic:=/camera/image_raw command_topic:=/servo/delta_twist_cmds`.
+`autostart:=false` leaves configuring and activating to `ros2 lifecycle set`.
+"""
+
+from pathlib import Path
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode
+from launch_ros.parameter_descriptions import ParameterValue
+
+from worldpilot import graph as graphs
+
+TASK = "push_t"
+
+
+def generate_launch_description() -> LaunchDescription:
+    """One action a node: a lifecycle node that configures and activates itself, and is started again if it dies."""
+    graph = graphs.load(Path(__file__).resolve().parent / "graph.yaml")
+    topics = [topic.name for topic in graph.topics.values() if topic.remappable]
+    arguments = [
+        DeclareLaunchArgument("artifact", default_value="", description="model folder; empty: the one shipped"),
+        DeclareLaunchArgument("autostart", default_value="true", description="configure and activate at start"),
+        DeclareLaunchArgument("namespace", default_value="", description="namespace of the whole graph"),
+        DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error"),
+        DeclareLaunchArgument(
+            "params_file", default_value=str(graph.parameters(TASK)), description="parameters of the nodes"
+        ),
+        *(DeclareLaunchArgument(f"{name}_topic", default_value=name, description=f"topic of {name}") for name in topics),
+        *(DeclareLaunchArgument(name, default_value="true", description=f"run {name}") for name in graph.nodes),
+    ]
+    nodes = [
+        LifecycleNode(
+            name=node.name,
+            namespace=LaunchConfiguration("namespace"),
+            package=node.package,
+            executable=node.executable,
+            parameters=[
+                LaunchConfiguration("params_file"),
+                {
+                    "task": TASK,
+                    "artifact": ParameterValue(LaunchConfiguration("artifact"), value_type=str),
+                    "autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool),
+                },
+            ],
+            remappings=[(name, LaunchConfiguration(f"{name}_topic")) for name in graph.remappable(node)],
+            ros_arguments=["--log-level", LaunchConfiguration("log_level")],
+            output="screen",
+            respawn=True,
+            respawn_delay=node.respawn_delay,
+            condition=IfCondition(LaunchConfiguration(node.name)),
+        )
+        for node in graph.nodes.values()
+    ]
+    return LaunchDescription([*arguments, *nodes])

@@ -1,0 +1,1 @@
+"""Thin lifecycle nodes: each converts messages, calls one pure method of `worldpilot`, publishes."""

@@ -1,0 +1,285 @@
+"""What every node shares: the lifecycle, a worker thread for inference, the ages of inputs, a clean exit."""
+
+import ctypes
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import rclpy
+from geometry_msgs.msg import TwistStamped
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.guard_condition import GuardCondition
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.publisher import Publisher
+from rclpy.subscription import Subscription
+
+from worldpilot.errors import WorldpilotError
+from worldpilot.graph import Graph, load
+from worldpilot.types import FloatArray
+from worldpilot_nodes import params, qos
+from worldpilot_nodes.convert import command, message_class
+
+Sample = TypeVar("Sample")
+Result = TypeVar("Result")
+
+
+class PilotNode(LifecycleNode):
+    """A lifecycle node that is refused at configure with the reason in its log, and wired by `launch/graph.yaml`.
+
+    Subclasses override `configure`, `activate` and `deactivate`; these raise WorldpilotError to refuse.
+    """
+
+    def __init__(self, name: str, declared: Sequence[params.Param]) -> None:
+        super().__init__(name)
+        self._declared = declared
+        params.declare(self, declared)
+        self.params = params.read(self, declared)
+        self.graph: Graph = load()
+        self.active = False
+        self._cleanups: list[Callable[[], Any]] = []  # of what configure made, in order
+        if self.params.autostart:
+            self._starter = self.create_timer(0.0, self._autostart)
+
+    def configure(self) -> None:
+        """Load, verify, warm up, create publishers and subscriptions."""
+
+    def activate(self) -> None:
+        """Begin to move."""
+
+    def deactivate(self) -> None:
+        """Stop moving."""
+
+    def at_cleanup(self, undo: Callable[[], Any]) -> None:
+        """Call `undo` when what `configure` made is let go of; last made, first undone."""
+        self._cleanups.append(undo)
+
+    def publisher(self, topic: str) -> Publisher:
+        """A publisher of a topic of the graph; silent unless the node is active."""
+        spec = self.graph.topics[topic]
+        made = self.create_lifecycle_publisher(message_class(spec.type), topic, qos.PUBLISHERS[spec.qos])
+        self.at_cleanup(lambda: self.destroy_lifecycle_publisher(made))
+        return made
+
+    def subscription(self, topic: str, callback: Callable[[Any], None], **options: Any) -> Subscription:
+        """A subscription to a topic of the graph; `callback` runs only while the node is active."""
+        spec = self.graph.topics[topic]
+        made = self.create_subscription(
+            message_class(spec.type),
+            topic,
+            lambda message: callback(message) if self.active else None,
+            options.pop("qos", qos.SUBSCRIPTIONS[spec.qos]),
+            **options,
+        )
+        self.at_cleanup(lambda: self.destroy_subscription(made))
+        return made
+
+    def service(self, service_type: Any, name: str, callback: Callable[[Any, Any], Any]) -> None:
+        """A service of the node's own, from configure to cleanup."""
+        made = self.create_service(service_type, f"~/{name}", callback)
+        self.at_cleanup(lambda: self.destroy_service(made))
+
+    def every(self, period: float, callback: Callable[[], None]) -> None:
+        """Call `callback` each `period` [s] while the node is active."""
+        made = self.create_timer(period, lambda: callback() if self.active else None)
+        self.at_cleanup(lambda: self.destroy_timer(made))
+
+    def worker(
+        self,
+        work: Callable[[Sample], Result],
+        done: Callable[[Sample, Result], None],
+        failed: Callable[[Sample, WorldpilotError], None],
+    ) -> "Worker[Sample, Result]":
+        """A worker thread whose results come back in this node's executor."""
+        made = Worker(self, work, done, failed)
+        self.at_cleanup(made.close)
+        return made
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.params = params.read(self, self._declared)
+        return self._transition("configure", self.configure, super().on_configure, state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        result = self._transition("activate", self.activate, super().on_activate, state)
+        self.active = result == TransitionCallbackReturn.SUCCESS
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.active = False
+        return self._transition("deactivate", self.deactivate, super().on_deactivate, state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._undo()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.active = False
+        self._undo()
+        return super().on_shutdown(state)
+
+    def close(self) -> None:
+        """End threads and files; the process is about to exit."""
+        self.active = False
+        self._undo()
+
+    def _transition(
+        self,
+        name: str,
+        own: Callable[[], None],
+        entities: Callable[[LifecycleState], TransitionCallbackReturn],
+        state: LifecycleState,
+    ) -> TransitionCallbackReturn:
+        try:
+            own()
+        except WorldpilotError as error:
+            self.get_logger().error(f"{name} refused: {error}")
+            if name == "configure":
+                self._undo()
+            return TransitionCallbackReturn.FAILURE
+        except Exception as error:  # rclpy would swallow it without a word
+            self.get_logger().fatal(f"{name} failed: {type(error).__name__}: {error}")
+            raise
+        return entities(state)
+
+    def _undo(self) -> None:
+        while self._cleanups:
+            self._cleanups.pop()()
+
+    def _autostart(self) -> None:
+        self._starter.cancel()
+        for trigger, state in ((self.trigger_configure, "inactive"), (self.trigger_activate, "active")):
+            if trigger() != TransitionCallbackReturn.SUCCESS:
+                self.get_logger().error("lifecycle state: unconfigured")
+                return
+            self.get_logger().info(f"lifecycle state: {state}")
+
+
+class Worker(Generic[Sample, Result]):
+    """Runs `work` on the newest sample in a thread of its own; a sample that is overtaken is dropped.
+
+    `done` or `failed` is called in the node's executor thread. Anything but a WorldpilotError ends the node.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        work: Callable[[Sample], Result],
+        done: Callable[[Sample, Result], None],
+        failed: Callable[[Sample, WorldpilotError], None],
+    ) -> None:
+        self._node, self._work, self._done, self._failed = node, work, done, failed
+        self._sample: list[Sample] = []  # at most one
+        self._outcome: list[tuple[Sample, Result | BaseException]] = []  # at most one
+        self._condition = threading.Condition()
+        self._closed = False
+        self._guard: GuardCondition = node.create_guard_condition(self._deliver)
+        self._thread = threading.Thread(target=self._run, name=f"{node.get_name()} worker", daemon=True)
+        self._thread.start()
+
+    def submit(self, sample: Sample) -> bool:
+        """Hand over the newest sample; False if one that nobody had looked at was dropped for it."""
+        with self._condition:
+            dropped = bool(self._sample)
+            self._sample = [sample]
+            self._condition.notify()
+        return not dropped
+
+    def close(self) -> None:
+        """Finish the work at hand and end the thread."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify()
+        self._thread.join(timeout=2.0)
+        self._node.destroy_guard_condition(self._guard)
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._closed or self._sample)
+                if self._closed:
+                    return
+                sample = self._sample.pop()
+            try:
+                outcome: Result | BaseException = self._work(sample)
+            except Exception as error:
+                outcome = error
+            with self._condition:
+                if self._closed:
+                    return
+                self._outcome = [(sample, outcome)]
+                self._guard.trigger()
+
+    def _deliver(self) -> None:
+        with self._condition:
+            if not self._outcome:
+                return
+            sample, outcome = self._outcome.pop()
+        if isinstance(outcome, WorldpilotError):
+            self._failed(sample, outcome)
+        elif isinstance(outcome, BaseException):
+            raise outcome
+        else:
+            self._done(sample, outcome)
+
+
+class Age:
+    """How long ago something last arrived, on a clock that nobody sets."""
+
+    def __init__(self) -> None:
+        self._at: float | None = None
+
+    def touch(self) -> None:
+        """It arrived now."""
+        self._at = time.monotonic()
+
+    def __call__(self) -> float:
+        """Seconds since; infinite if it never did."""
+        return float("inf") if self._at is None else time.monotonic() - self._at
+
+
+class InForce:
+    """The control that the driver applies: the newest command, or zero once that command's lifespan is over."""
+
+    def __init__(self, fields: Sequence[str]) -> None:
+        self._fields, self._age = fields, Age()
+        self._control = np.zeros(len(fields), np.float32)
+
+    def update(self, message: TwistStamped) -> None:
+        """A command has arrived; InvalidInput if it is not finite."""
+        self._control = command(message, self._fields)
+        self._age.touch()
+
+    def __call__(self) -> FloatArray:
+        """Of shape (U,)."""
+        return self._control if self._age() <= qos.LIFESPAN else np.zeros_like(self._control)
+
+
+def run(make: Callable[[], PilotNode]) -> None:
+    """The life of a node's process: spin until SIGINT or SIGTERM, then end threads and files."""
+    _die_with_supervisor()
+    rclpy.init()
+    node = make()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        executor.spin()
+    except (ExternalShutdownException, KeyboardInterrupt):
+        pass
+    finally:
+        node.close()
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def _die_with_supervisor() -> None:
+    """If `worldpilot.supervisor` started this process, end with it, however it ends."""
+    supervisor = os.environ.get("WORLDPILOT_SUPERVISOR_PID")
+    if supervisor is None:
+        return
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    if os.getppid() != int(supervisor):  # it ended before we asked
+        raise SystemExit("the supervisor is gone")

@@ -1,0 +1,208 @@
+"""Between messages and `worldpilot.types`: what comes in is checked, what is refused says why."""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import TwistStamped
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from worldpilot.errors import InvalidInput, UnknownName
+from worldpilot.types import Alert, AlertLevel, FloatArray, ImageArray, ModelSpec, Observation, PredictionError
+from worldpilot_msgs.msg import ActionProposals, Latent, Signal, SignalSpec
+from worldpilot_msgs.msg import Alert as AlertMsg
+from worldpilot_msgs.msg import PredictionError as PredictionErrorMsg
+
+_TWIST_FIELDS = tuple(f"{part}.{axis}" for part in ("linear", "angular") for axis in "xyz")
+
+
+def message_class(name: str) -> Any:
+    """The class of "package/msg/Name" (or srv, action)."""
+    package, kind, cls = name.split("/")
+    return getattr(importlib.import_module(f"{package}.{kind}"), cls)
+
+
+def time(seconds: float) -> Time:
+    """Seconds as a ROS time."""
+    nanoseconds = round(seconds * 1e9)
+    return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+
+
+def seconds(stamp: Time) -> float:
+    """A ROS time as seconds."""
+    return stamp.sec + stamp.nanosec * 1e-9
+
+
+def header(stamp: float, frame: str = "") -> Header:
+    """A header of `stamp` [s]."""
+    return Header(stamp=time(stamp), frame_id=frame)
+
+
+def image_message(image: ImageArray, stamp: float, frame: str) -> Image:
+    """An image of shape (H, W, 3) as rgb8."""
+    message = Image(header=header(stamp, frame), encoding="rgb8", height=image.shape[0], width=image.shape[1])
+    message.step = 3 * image.shape[1]
+    message.data = np.ascontiguousarray(image).tobytes()
+    return message
+
+
+def image(message: Image) -> ImageArray:
+    """An rgb8 message as an image of shape (H, W, 3); rows may be padded."""
+    if message.encoding != "rgb8":
+        raise InvalidInput(f"image: encoding must be rgb8, got {message.encoding!r}; convert it before this node")
+    h, w, step, size = message.height, message.width, message.step, len(message.data)
+    if h == 0 or w == 0 or step < 3 * w or size != step * h:
+        raise InvalidInput(f"image: {h} rows of {step} bytes must hold {w} rgb8 pixels each, got {size} bytes")
+    rows = np.frombuffer(message.data, np.uint8).reshape(h, step)
+    return rows[:, : 3 * w].reshape(h, w, 3)
+
+
+def observation(message: Image, spec: ModelSpec) -> Observation:
+    """An image that the model can see; one without any content is refused."""
+    pixels = image(message)
+    if pixels.shape != spec.observation_shape:
+        raise InvalidInput(f"image: model {spec.model_id} sees {spec.observation_shape}, got {pixels.shape}")
+    if pixels.min() == pixels.max():
+        raise InvalidInput("image: blank, every pixel is the same; is the camera covered or off?")
+    return Observation(seconds(message.header.stamp), pixels)
+
+
+def signals_message(values: Mapping[str, float], units: Mapping[str, str]) -> list[Signal]:
+    """Signals by name with their units."""
+    return [Signal(name=name, unit=units.get(name, ""), value=float(value)) for name, value in values.items()]
+
+
+def signal_specs(spec: ModelSpec) -> list[SignalSpec]:
+    """The signals of a model."""
+    return [SignalSpec(name=s.name, unit=s.unit, description=s.description, r2=float(s.r2)) for s in spec.signals]
+
+
+def latent_message(z: FloatArray, signals: Mapping[str, float], spec: ModelSpec, stamp: float, frame: str) -> Latent:
+    """A latent of shape (D,) and what was read from it."""
+    units = {signal.name: signal.unit for signal in spec.signals}
+    message = Latent(header=header(stamp, frame), model_id=spec.model_id, signals=signals_message(signals, units))
+    message.z = z.astype(np.float32).tolist()
+    return message
+
+
+def latent(message: Latent, spec: ModelSpec) -> FloatArray:
+    """A latent of this model, of shape (D,), finite."""
+    _same_model(message.model_id, spec)
+    z = np.asarray(message.z, np.float32)
+    if z.shape != (spec.latent_dim,):
+        raise InvalidInput(f"latent: model {spec.model_id} has {spec.latent_dim} dimensions, got {z.shape[0]}")
+    if not np.isfinite(z).all():
+        raise InvalidInput(f"latent: {np.count_nonzero(~np.isfinite(z))} of {z.size} values are not finite")
+    return z
+
+
+def proposals_message(actions: FloatArray, spec: ModelSpec, stamp: float) -> ActionProposals:
+    """Proposals of shape (N, H, A)."""
+    n, h, a = actions.shape
+    message = ActionProposals(header=header(stamp), model_id=spec.model_id, count=n, horizon=h, action_dim=a)
+    message.actions = actions.astype(np.float32).ravel().tolist()
+    return message
+
+
+def proposals(message: ActionProposals, spec: ModelSpec) -> FloatArray:
+    """Proposals for this model, of shape (N, H, A), finite."""
+    _same_model(message.model_id, spec)
+    shape = (message.count, message.horizon, message.action_dim)
+    expected = (message.count, spec.horizon, spec.action.dim)
+    actions = np.asarray(message.actions, np.float32)
+    if shape != expected or message.count == 0 or actions.size != np.prod(shape):
+        raise InvalidInput(
+            f"proposals: expected (N >= 1, {expected[1]}, {expected[2]}), got {shape} with {actions.size} values"
+        )
+    if not np.isfinite(actions).all():
+        raise InvalidInput("proposals: not all values are finite")
+    return actions.reshape(shape)
+
+
+def error_message(error: PredictionError, spec: ModelSpec) -> PredictionErrorMsg:
+    """A prediction error."""
+    return PredictionErrorMsg(
+        header=header(error.stamp),
+        model_id=spec.model_id,
+        one_step=float(error.one_step),
+        h_step=float(error.h_step),
+        disagreement=float(error.disagreement),
+    )
+
+
+def prediction_error(message: PredictionErrorMsg, spec: ModelSpec) -> PredictionError:
+    """A prediction error of this model; only the H-step error may be NaN."""
+    _same_model(message.model_id, spec)
+    if not np.isfinite([message.one_step, message.disagreement]).all():
+        raise InvalidInput("prediction error: one_step and disagreement must be finite")
+    return PredictionError(
+        seconds(message.header.stamp), message.one_step, message.h_step, message.disagreement
+    )
+
+
+def alert_message(alert: Alert, stamp: float) -> AlertMsg:
+    """An alert, sent at `stamp` [s]."""
+    return AlertMsg(
+        header=header(stamp),
+        level=int(alert.level),
+        channel=alert.channel,
+        score=float(alert.score),
+        threshold=float(alert.threshold),
+        since=time(alert.since),
+        message=alert.message,
+    )
+
+
+def alert_level(message: AlertMsg) -> AlertLevel:
+    """The level of an alert."""
+    try:
+        return AlertLevel(message.level)
+    except ValueError:
+        raise InvalidInput(f"alert: level must be 0, 1 or 2, got {message.level}") from None
+
+
+def check_command_fields(fields: Sequence[str], controls: int) -> tuple[str, ...]:
+    """The TwistStamped fields that carry the controls: one each."""
+    for field in fields:
+        if field not in _TWIST_FIELDS:
+            raise UnknownName("command field", field, _TWIST_FIELDS)
+    if len(set(fields)) != controls:
+        raise InvalidInput(f"command_fields: {controls} different fields are needed, got {list(fields)}")
+    return tuple(fields)
+
+
+def command_message(control: FloatArray, fields: Sequence[str], stamp: float, frame: str) -> TwistStamped:
+    """A control of shape (U,) as a twist."""
+    message = TwistStamped(header=header(stamp, frame))
+    for field, value in zip(fields, control, strict=True):
+        part, axis = field.split(".")
+        setattr(getattr(message.twist, part), axis, float(value))
+    return message
+
+
+def command(message: TwistStamped, fields: Sequence[str]) -> FloatArray:
+    """A twist as a control of shape (U,), finite."""
+    parts = (field.split(".") for field in fields)
+    control = np.asarray([getattr(getattr(message.twist, part), axis) for part, axis in parts], np.float32)
+    if not np.isfinite(control).all():
+        raise InvalidInput(f"command: not finite: {control.tolist()}")
+    return control
+
+
+def flat_actions(values: npt.ArrayLike, horizon: int, spec: ModelSpec) -> FloatArray:
+    """A flattened action sequence as (H, A), finite; empty means zero control."""
+    actions = np.asarray(values, np.float32)
+    if actions.size == 0:
+        return np.zeros((horizon, spec.action.dim), np.float32)
+    if actions.size != horizon * spec.action.dim or not np.isfinite(actions).all():
+        raise InvalidInput(f"actions: {horizon} x {spec.action.dim} finite values are needed, got {actions.size}")
+    return actions.reshape(horizon, spec.action.dim)
+
+
+def _same_model(model_id: str, spec: ModelSpec) -> None:
+    if model_id != spec.model_id:
+        raise InvalidInput(f"made by model {model_id!r}, this node runs {spec.model_id!r}: load the same artifact in both")

@@ -1,0 +1,107 @@
+"""Every node's parameters: type (of the default), default, description and bounds, said once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+
+Value = bool | int | float | str | list[str]
+
+
+@dataclass(frozen=True)
+class Param:
+    """One parameter; `low` and `high` bound numbers. Read when the node is configured."""
+
+    name: str
+    default: Value
+    description: str
+    low: float | None = None
+    high: float | None = None
+
+    def descriptor(self) -> ParameterDescriptor:
+        """As ROS wants it declared."""
+        descriptor = ParameterDescriptor(name=self.name, description=self.description)
+        if self.low is not None and self.high is not None:
+            if isinstance(self.default, float):
+                bounds = FloatingPointRange(from_value=float(self.low), to_value=float(self.high))
+                descriptor.floating_point_range = [bounds]
+            else:
+                descriptor.integer_range = [IntegerRange(from_value=int(self.low), to_value=int(self.high), step=1)]
+        return descriptor
+
+
+COMMON = (
+    Param("task", "push_t", "task whose artifact and simulation are used"),
+    Param("autostart", False, "configure and activate without being asked"),
+)
+MODEL = (
+    Param("artifact", "", "folder of the model artifact; empty: the one shipped for the task"),
+    Param("provider", "cpu", "ONNX Runtime execution provider: cpu or cuda"),
+    Param("threads", 1, "intra-op threads of ONNX Runtime; more is slower for small graphs", 1, 64),
+)
+COMMAND = (
+    Param("command_frame", "world", "frame in which commands are expressed"),
+    Param(
+        "command_fields",
+        ["linear.x", "linear.y"],
+        "fields of the TwistStamped that carry the controls of the action specification, in its order",
+    ),
+)
+
+SIM = (
+    *COMMON,
+    *COMMAND,
+    Param("seed", 0, "seed of the first episode; each reset adds one", 0, 2**31 - 1),
+    Param("randomise", False, "draw colours, light and friction at each reset"),
+    Param("camera_frame", "camera", "frame of the images"),
+    Param("publish_clock", False, "publish simulated time on /clock and stamp with it"),
+)
+WORLD_MODEL = (
+    *COMMON,
+    *MODEL,
+    *COMMAND,
+    Param("max_imagine_horizon", 20, "longest horizon the imagine service accepts [model steps]", 1, 200),
+    Param("publish_imagined", True, "decode what was expected of the present, if the artifact has a decoder"),
+)
+ACTION_PRIOR = (
+    *COMMON,
+    *MODEL,
+    *COMMAND,
+    Param("count", 32, "proposals per observation", 1, 4096),
+    Param("seed", 0, "seed of the proposals", 0, 2**31 - 1),
+)
+MPC = (
+    *COMMON,
+    *MODEL,
+    *COMMAND,
+    Param("reward", "", "reward specification (JSON) to start with; empty: hold until one is set"),
+    Param("solver", "ssr", "solver of the planner: ssr, cem or mppi"),
+    Param("seed", 0, "seed of the planner", 0, 2**31 - 1),
+    Param("latent_timeout", 0.3, "hold when the newest latent is older [s]", 0.05, 5.0),
+    Param("alert_timeout", 0.35, "hold when the monitor has been silent for longer [s]", 0.05, 5.0),
+    Param("require_monitor", True, "hold while there is no monitor"),
+)
+UNCERTAINTY_MONITOR = (
+    *COMMON,
+    *MODEL,
+    Param("memory", 120.0, "how far back recalibration can look [s]", 10.0, 3600.0),
+    Param("false_alarm_rate", 0.001, "share of good observations that recalibrated thresholds may flag", 1e-6, 0.2),
+)
+RECORDER = (
+    *COMMON,
+    Param("path", "", "MCAP file to write; empty: runs/<stamp>.mcap"),
+    Param("graph", "", "graph.yaml whose topics are recorded; empty: the installed one"),
+)
+
+
+def declare(node: Node, params: Sequence[Param]) -> None:
+    """Declare `params`, with values from files and the command line where given."""
+    for param in params:
+        node.declare_parameter(param.name, param.default, param.descriptor())
+
+
+def read(node: Node, params: Sequence[Param]) -> SimpleNamespace:
+    """The values in force, as attributes."""
+    return SimpleNamespace(**{param.name: node.get_parameter(param.name).value for param in params})
