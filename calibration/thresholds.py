@@ -183,6 +183,37 @@ def fit(
     return Thresholds(model_id, tuple(behaviours), alpha, n, dict(scales or units), limits, quantiles)
 
 
+def recalibrate(stream: Sequence[PredictionError], current: Thresholds, *, segment_s: float = 5.0) -> Thresholds:
+    """Thresholds from the recent past of a running robot, which must have been good operation.
+
+    The stream, normalised by `current`, is cut into segments of `segment_s` that stand for episodes: the bound alpha
+    then holds for a segment, and only as far as neighbouring segments are independent. The units stay as they are.
+
+    Raises:
+        InvalidInput: the past is too short; the message says how long it must be.
+    """
+    segments: list[list[PredictionError]] = []
+    for error in stream:
+        if not segments or error.stamp - segments[-1][0].stamp >= segment_s:
+            segments.append([])
+        segments[-1].append(error)
+    whole = segments[:-1]  # the last one is still growing
+    needed = episodes_needed(current.alpha, len(current.limits))
+    if len(whole) < needed:
+        raise InvalidInput(
+            f"recalibrate: {len(whole) * segment_s:.0f} s of good operation are too short, {needed * segment_s:.0f} s "
+            f"are needed for alpha {current.alpha}; keep running, or calibrate offline"
+        )
+    return fit(
+        whole,
+        model_id=current.model_id,
+        behaviours=current.behaviours,
+        alpha=current.alpha,
+        channels=list(current.limits),
+        scales=current.scales,
+    )
+
+
 def episodes_needed(alpha: float, channels: int = len(DEFAULT_CHANNELS)) -> int:
     """The least n for which the rank ceil((n + 1)(1 - alpha/C)) exists: 39 for alpha = .05 and two channels."""
     return math.ceil(round(channels / alpha, 9)) - 1

@@ -1,0 +1,91 @@
+"""`worldpilot models`: which artifacts there are, and whether each is what its manifest says."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from worldpilot.errors import WorldpilotError
+
+MAX_GRAPH_MB, MAX_ZOO_MB = 10.0, 60.0  # what a clone of the repository carries
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    commands.add_parser("list", help="the shipped artifacts")
+    verify = commands.add_parser("verify", help="check hashes, signatures, specifications, sizes; 0 if all is well")
+    verify.add_argument("tasks", nargs="*", metavar="TASK", help="task names or artifact folders; default: all shipped")
+
+
+def run(args: argparse.Namespace) -> int:
+    return _list() if args.action == "list" else _verify(args.tasks)
+
+
+def _list() -> int:
+    from worldpilot.models.artifact import verify, zoo_path, zoo_tasks
+
+    for task in zoo_tasks():
+        manifest = verify(zoo_path(task))
+        print(f"{task:<20} {manifest['model_id']}  {manifest['created']}  {manifest.get('description', '')}")
+    return 0
+
+
+def _verify(tasks: list[str]) -> int:
+    from worldpilot.models.artifact import Artifact, zoo_path, zoo_tasks
+
+    names = tasks or zoo_tasks()
+    if not names:
+        print("no artifact is shipped; train and export one, or name a folder")
+        return 1
+    failures, total_mb = 0, 0.0
+    for name in names:
+        folder = Path(name) if "/" in name or Path(name).is_dir() else zoo_path(name)
+        try:
+            artifact = Artifact.load(folder)
+        except WorldpilotError as error:
+            print(f"{name}: FAILED: {error}")
+            failures += 1
+            continue
+        print(_summary(artifact.manifest))
+        for graph, entry in artifact.manifest["graphs"].items():
+            size_mb = entry["bytes"] / 1e6
+            total_mb += size_mb
+            fits = size_mb <= MAX_GRAPH_MB
+            failures += not fits
+            verdict = "ok" if fits else f"FAILED: larger than {MAX_GRAPH_MB:g} MB"
+            print(f"  {graph:<10} sha256 {entry['sha256'][:12]}  {size_mb:6.2f} MB  {verdict}")
+        problem = _thresholds_problem(artifact.manifest)
+        failures += problem is not None
+        print(f"  thresholds {'ok' if problem is None else f'FAILED: {problem}'}")
+    if total_mb > MAX_ZOO_MB:
+        print(f"FAILED: {total_mb:.1f} MB together, at most {MAX_ZOO_MB:g} MB may be shipped")
+        failures += 1
+    print(f"{len(names)} artifact(s), {total_mb:.1f} MB, {failures} failure(s)")
+    return 1 if failures else 0
+
+
+def _summary(manifest: dict[str, Any]) -> str:
+    observation, action = manifest["observation"], manifest["action"]
+    controls = ", ".join(f"{name} [{unit}]" for name, unit in zip(action["names"], action["units"], strict=True))
+    signals = ", ".join(f"{signal['name']} [{signal['unit']}] {signal['r2']:.2f}" for signal in manifest["signals"])
+    return (
+        f"{manifest['task']}: model {manifest['model_id']} of {manifest['created']}\n"
+        f"  observes   {observation['kind']} {'×'.join(map(str, observation['shape']))} {observation['encoding']}\n"
+        f"  controls   {controls} every {action['control_dt']:g} s, {action['block']} a model step\n"
+        f"  latent     {manifest['latent_dim']}, history {manifest['history']}, horizon {manifest['horizon']}, "
+        f"{manifest['members']} member(s)\n"
+        f"  signals    {signals} (R² on held-out episodes)"
+    )
+
+
+def _thresholds_problem(manifest: dict[str, Any]) -> str | None:
+    from worldpilot.calibration.thresholds import Thresholds
+
+    if manifest["thresholds"] is None:
+        return f"none; run `worldpilot calibrate monitor --task {manifest['task']} --data DIR`"
+    try:
+        thresholds = Thresholds.from_dict(manifest["thresholds"])
+    except WorldpilotError as error:
+        return str(error)
+    if thresholds.model_id != manifest["model_id"]:
+        return f"fitted for model {thresholds.model_id}, this is {manifest['model_id']}; calibrate again"
+    return None
