@@ -157,9 +157,7 @@ def _signals(names: Sequence[str], r2: dict[str, float]) -> list[dict[str, Any]]
         if name.endswith("_sin"):
             angle = name.removesuffix("_sin")
             pair = [name, f"{angle}_cos"]
-            signals.append(
-                {"name": angle, "unit": "rad", "r2": min(r2[n] for n in pair), "derived": {"atan2": pair}}
-            )
+            signals.append({"name": angle, "unit": "rad", "r2": min(r2[n] for n in pair), "derived": {"atan2": pair}})
     return signals
 
 

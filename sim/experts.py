@@ -70,9 +70,7 @@ def approach(pusher: Array, goal: Array, block: Pose) -> list[Array]:
         return [np.clip(centre + _CIRCLE * np.array([np.cos(t), np.sin(t)]), -WORKSPACE, WORKSPACE) for t in angles]
 
     routes = [ring(turn), ring(turn - np.copysign(2 * np.pi, turn))]
-    blocked = [
-        sum(not free(a, b) for a, b in zip([*route], [*route[1:], goal], strict=True)) for route in routes
-    ]
+    blocked = [sum(not free(a, b) for a, b in zip([*route], [*route[1:], goal], strict=True)) for route in routes]
     return [*routes[int(np.argmin(blocked))], goal]
 
 

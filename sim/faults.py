@@ -46,7 +46,7 @@ class Faults:
         values = {**FAULTS[fault], **params}
         if fault == "teleport":
             limit = 0.16
-            pose = world.block() + [values["dx"], values["dy"], values["dyaw"]]
+            pose = world.block() + np.array([values["dx"], values["dy"], values["dyaw"]])
             for i in (0, 1):  # reflect at the edge, so that the jump keeps its length
                 if abs(pose[i]) > limit:
                     pose[i] -= 2 * (values["dx"], values["dy"])[i]

@@ -23,9 +23,7 @@ _STEP = UNIT / 16
 _GRID = np.concatenate(
     [
         np.stack(
-            np.meshgrid(
-                np.arange(cx - hx + _STEP / 2, cx + hx, _STEP), np.arange(cy - hy + _STEP / 2, cy + hy, _STEP)
-            ),
+            np.meshgrid(np.arange(cx - hx + _STEP / 2, cx + hx, _STEP), np.arange(cy - hy + _STEP / 2, cy + hy, _STEP)),
             -1,
         ).reshape(-1, 2)
         for cx, cy, hx, hy in BOXES

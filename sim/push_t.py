@@ -4,6 +4,7 @@ Control is the planar velocity of the pusher [m/s] at 10 Hz. Observations are RG
 image up = +y. Seeded, and deterministic across processes: the whole physics state is built anew at every reset.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,6 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 import pybullet
-from pybullet_utils.bullet_client import BulletClient
 
 from worldpilot.errors import InvalidInput
 from worldpilot.sim import geometry
@@ -79,11 +79,11 @@ class PushT(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
         self.budget = BUDGET
         self.render_mode = "rgb_array"
         self.observation_space = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
-        self.action_space = gymnasium.spaces.Box(np.float32(ACTION.low), np.float32(ACTION.high), dtype=np.float32)
+        self.action_space = gymnasium.spaces.Box(*np.asarray((ACTION.low, ACTION.high), np.float32), dtype=np.float32)
         self.goal = GOAL.copy()
         self.faults = Faults(ACTION.control_dt)
         self._randomise, self._size, self._render = randomise, image_size, render_images
-        self._client = BulletClient(pybullet.DIRECT)
+        self._client = _Client()
         self._steps = 0
         view = pybullet.computeViewMatrix([0, 0, _CAMERA_HEIGHT], [0, 0, 0], [0, 1, 0])
         fov = float(np.degrees(2 * np.arctan(_FIELD / 2 / _CAMERA_HEIGHT)))
@@ -111,9 +111,7 @@ class PushT(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
         self._build(block, pusher, given.get("friction", friction), given.get("appearance", appearance))
         return self.observe().data, self._info()
 
-    def step(
-        self, action: npt.NDArray[np.float32]
-    ) -> tuple[npt.NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+    def step(self, action: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Apply a control of shape (2,) [m/s] for 0.1 s. The reward is the overlap; success ends the episode."""
         self.drive(action)
         info = self._info()
@@ -125,14 +123,14 @@ class PushT(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
             info,
         )
 
-    def drive(self, control: npt.NDArray[np.float32]) -> None:
+    def drive(self, control: npt.NDArray[np.floating]) -> None:
         """Advance physics by one control step under `control` [m/s], without looking."""
-        control = np.asarray(control, float)
-        if control.shape != (2,) or not np.isfinite(control).all():
+        velocity = np.asarray(control, np.float64)
+        if velocity.shape != (2,) or not np.isfinite(velocity).all():
             raise InvalidInput(f"push_t: control must be 2 finite velocities [m/s], got {control!r}")
-        control = self.faults.delayed(np.clip(control, ACTION.low, ACTION.high))
+        velocity = self.faults.delayed(np.clip(velocity, ACTION.low, ACTION.high))
         start = self._target.copy()
-        self._target = np.clip(start + control * ACTION.control_dt, -WORKSPACE, WORKSPACE)
+        self._target = np.clip(start + velocity * ACTION.control_dt, -WORKSPACE, WORKSPACE)
         for i in range(1, _SUBSTEPS + 1):
             x, y = start + (self._target - start) * (i / _SUBSTEPS)
             self._client.changeConstraint(self._constraint, [x, y, _HALF_HEIGHT + 0.004], maxForce=20)
@@ -145,7 +143,7 @@ class PushT(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
         if not self._render:
             return Observation(stamp, np.zeros((self._size, self._size, 3), np.uint8))
         image = cv2.resize(self._photograph(2 * self._size), (self._size, self._size), interpolation=cv2.INTER_AREA)
-        return Observation(stamp, self.faults.seen(image))
+        return Observation(stamp, self.faults.seen(np.asarray(image, np.uint8)))
 
     def render(self, size: int = 256) -> npt.NDArray[np.uint8]:  # type: ignore[override]
         """A picture for people, of shape (size, size, 3): the scene with the goal's outline."""
@@ -200,9 +198,7 @@ class PushT(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
     def place_pusher(self, position: npt.NDArray[np.float64]) -> None:
         """Put the pusher at rest at `position` (2,) [m]."""
         height = _HALF_HEIGHT + 0.004
-        self._client.resetBasePositionAndOrientation(
-            self._pusher, [position[0], position[1], height], [0, 0, 0, 1]
-        )
+        self._client.resetBasePositionAndOrientation(self._pusher, [position[0], position[1], height], [0, 0, 0, 1])
         self._client.resetBaseVelocity(self._pusher, [0, 0, 0], [0, 0, 0])
         self._target = np.asarray(position, float).copy()
         self._client.changeConstraint(self._constraint, [*self._target, height], maxForce=20)
@@ -227,8 +223,7 @@ class PushT(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
 
     def close(self) -> None:
         """Disconnect from the physics server."""
-        if self._client is not None:
-            self._client.disconnect()
+        self._client.disconnect()
 
     def _info(self) -> dict[str, Any]:
         return {"overlap": self.overlap(), "signals": self.signals(), "steps": self._steps}
@@ -295,8 +290,21 @@ class PushT(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
         self._target = pusher.copy()
 
 
+class _Client:
+    """PyBullet's functions and constants, bound to a physics server of its own."""
+
+    def __init__(self) -> None:
+        self._id = pybullet.connect(pybullet.DIRECT)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(pybullet, name)
+        return functools.partial(value, physicsClientId=self._id) if callable(value) else value
+
+
 def clearance(point: npt.NDArray[np.float64], block: geometry.Pose) -> float:
     """Distance between the pusher's rim at `point` and the block [m]; negative inside."""
     local = geometry.to_block(point, block)
-    gaps = [np.hypot(max(abs(local[0] - cx) - hx, 0), max(abs(local[1] - cy) - hy, 0)) for cx, cy, hx, hy in geometry.BOXES]
+    gaps = [
+        np.hypot(max(abs(local[0] - cx) - hx, 0), max(abs(local[1] - cy) - hy, 0)) for cx, cy, hx, hy in geometry.BOXES
+    ]
     return float(min(gaps)) - PUSHER_RADIUS

@@ -65,7 +65,7 @@ def train_prior(
     """Train on the store's training episodes, in the latents of the world model in `encoder`; resumes."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    nets = world_model.load(encoder)
+    nets = world_model.load(encoder, "encoder")
     train_index, held_index = store.split()
     frames, held = Frames.load(store, train_index), Frames.load(store, held_index)
     latents, held_latents = (world_model.encode_all(nets, f.observations) for f in (frames, held))

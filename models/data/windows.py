@@ -62,7 +62,9 @@ class Frames:
         return windows
 
 
-def gather_actions(controls: FloatArray, first: npt.NDArray[np.int64], model_steps: int, spec: ActionSpec) -> FloatArray:
+def gather_actions(
+    controls: FloatArray, first: npt.NDArray[np.int64], model_steps: int, spec: ActionSpec
+) -> FloatArray:
     """Actions of shape (B, model_steps, A), normalised to [-1, 1], that follow the frames `first` of shape (B,)."""
     span = np.arange(model_steps * spec.block)
     low, high = np.float32(spec.low), np.float32(spec.high)

@@ -20,7 +20,7 @@ def sigreg(latents: Tensor, directions: int, generator: torch.Generator | None =
     Returns:
         a scalar; 0 for a perfect match in the limit of N.
     """
-    steps, n, d = latents.shape
+    _, n, d = latents.shape
     axes = torch.randn(d, directions, generator=generator)
     axes = (axes / axes.norm(dim=0, keepdim=True)).to(latents)
     t = torch.linspace(0, KNOT_RANGE, KNOTS, device=latents.device, dtype=latents.dtype)

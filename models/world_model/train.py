@@ -103,11 +103,11 @@ def train(
     return nets
 
 
-def load(folder: Path) -> WorldModelNets:
-    """The trained networks of a checkpoint folder, in evaluation mode."""
-    path = folder / "dynamics.pt"
+def load(folder: Path, stage: str = "dynamics") -> WorldModelNets:
+    """The trained networks of a checkpoint folder, after "encoder" or "dynamics", in evaluation mode."""
+    path = folder / f"{stage}.pt"
     if not path.exists():
-        raise InvalidInput(f"{path} is missing; run `worldpilot train world-model` to its end first")
+        raise InvalidInput(f"{path} is missing; run `worldpilot train world-model` up to its {stage} stage first")
     state = torch.load(path, weights_only=True)
     nets = WorldModelNets(WorldModelConfig(**state["config"]), tuple(state["names"]))
     nets.load_state_dict(state["nets"])
@@ -182,8 +182,7 @@ def _encoder_stage(
         if not config.grounding_weight:  # readouts are then probes: they learn, the encoder does not hear of it
             real, imagined = real.detach(), imagined.detach()
         losses["grounding"] = (config.grounding_weight or 1.0) * (
-            (nets.readout(real) - signals).square().mean()
-            + (nets.readout(imagined) - signals[:, h:]).square().mean()
+            (nets.readout(real) - signals).square().mean() + (nets.readout(imagined) - signals[:, h:]).square().mean()
         )
         _descend(nets, optimiser, schedule, sum(losses.values(), torch.zeros(())))
         if (step + 1) % 50 == 0:

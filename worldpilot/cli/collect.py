@@ -1,10 +1,13 @@
 """`worldpilot collect`: behaviour data from simulation, several processes writing shards of one store."""
 
 import argparse
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from worldpilot.models.data.episodes import Episode, EpisodeWriter
@@ -55,8 +58,8 @@ def _collect(out: str, behaviour: str, first_seed: int, episodes: int, steps: in
     return episodes
 
 
-def _record(world: PushT, source, limit: int, meta: dict) -> Episode:  # noqa: ANN001
-    low, high = np.float32(world.action.low), np.float32(world.action.high)
+def _record(world: PushT, source: Iterable[npt.NDArray[np.floating]], limit: int, meta: dict[str, Any]) -> Episode:
+    low, high = np.asarray((world.action.low, world.action.high), np.float32)
     observations, controls, signals = [world.observe().data], [], [world.signals()]
     overlap, settled = world.overlap(), 0
     for _, control in zip(range(limit), source, strict=False):
