@@ -64,7 +64,7 @@ class Solver(Protocol):
         previous_control: FloatArray,
         rng: np.random.Generator,
     ) -> Plan:
-        """The best plan found from `proposals` of shape (N, H, A); warm start and samples of the solver's own join in."""
+        """The best plan found from `proposals` of shape (N, H, A), the warm start and samples of the solver's own."""
         ...
 
     def advance(self, steps: int = 1) -> None:
@@ -80,7 +80,9 @@ class Solver(Protocol):
 class Environment(Protocol):
     """A world on a clock of its own: gymnasium's API, with named ground truth beside the observation."""
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]: ...
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]: ...
 
     def step(self, action: npt.NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]: ...
 

@@ -44,7 +44,9 @@ class ActionSpec:
     def __post_init__(self) -> None:
         lengths = {len(self.names), len(self.units), len(self.low), len(self.high), len(self.max_rate)}
         if len(lengths) != 1 or 0 in lengths:
-            raise InvalidInput(f"action spec: names, units, low, high, max_rate must have one length >= 1, got {lengths}")
+            raise InvalidInput(
+                f"action spec: names, units, low, high, max_rate must have one length >= 1, got {lengths}"
+            )
         if not all(lo < hi for lo, hi in zip(self.low, self.high, strict=True)):
             raise InvalidInput(f"action spec: every low must be below its high, got {self.low} and {self.high}")
         if self.control_dt <= 0 or self.block < 1 or min(self.max_rate) <= 0:
@@ -154,7 +156,7 @@ class RewardTerm:
 
 @dataclass(frozen=True)
 class RewardSpec:
-    """A reward as data: the weighted sum of its terms. JSON/YAML: {"name", "terms": [{"plugin", "weight", "params"}]}."""
+    """A reward as data, the weighted sum of its terms: {"name", "terms": [{"plugin", "weight", "params"}]} in JSON."""
 
     terms: tuple[RewardTerm, ...]
     name: str = ""
