@@ -26,6 +26,7 @@ from typing import Any, Literal, Self, Union, get_args, get_origin
 
 import jsonschema
 import numpy as np
+import numpy.typing as npt
 
 from worldpilot.errors import RewardError, UnknownName
 from worldpilot.types import FloatArray, ModelSpec, Rollouts
@@ -103,19 +104,20 @@ class RewardPlugin(ABC):
         """Scores of shape (N,), or per model step (N, H), which are averaged over H; higher is better."""
 
 
-def reduce(values: FloatArray, when: When, discount: float) -> FloatArray:
+def reduce(values: npt.NDArray[np.floating[Any]], when: When, discount: float) -> FloatArray:
     """Per-step values of shape (N, H) to scores of shape (N,) that prefer the good early to the good late.
 
     With v_t the value at step t ("last") or the best up to step t ("best"), the score is
     v_1 + Σ_{t>1} γ^{t-1} (v_t - v_{t-1}): improvements count less the later they come. At γ = 1 it telescopes
     to v_H, the plain last or best value. "mean" is the average with weights γ^t.
     """
+    values = np.asarray(values, np.float32)
     weights = np.float32(discount) ** np.arange(values.shape[1], dtype=np.float32)
     if when == "mean":
         return values @ (weights / weights.sum())
     if when == "best":
         values = np.maximum.accumulate(values, axis=1)
-    return values[:, 0] + np.diff(values, axis=1) @ weights[1:]
+    return np.asarray(values[:, 0] + np.diff(values, axis=1) @ weights[1:], np.float32)
 
 
 def angle_diff(a: Any, b: Any) -> Any:

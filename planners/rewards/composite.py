@@ -33,12 +33,15 @@ class CompositeReward:
         """The weighted contribution of each term, name -> (N,). Per-step scores are averaged over the horizon.
 
         Raises:
-            RewardError: a plugin returned another shape than (N,) or (N, H).
+            RewardError: a plugin failed, or returned another shape than (N,) or (N, H).
         """
         contributions: dict[str, FloatArray] = {}
         n, horizon = len(rollouts), rollouts.horizon
         for name, term, reward in zip(self.term_names, self.spec.terms, self.rewards, strict=True):
-            scores = np.asarray(reward.score(rollouts))
+            try:
+                scores = np.asarray(reward.score(rollouts))
+            except Exception as error:  # a plugin may be a stranger's code
+                raise RewardError(f"reward: {name} failed: {type(error).__name__}: {error}") from error
             if scores.shape not in ((n,), (n, horizon)):
                 raise RewardError(
                     f"reward: {name} must return scores of shape ({n},) or ({n}, {horizon}), got {scores.shape}"
@@ -49,4 +52,5 @@ class CompositeReward:
 
     def score(self, rollouts: Rollouts) -> FloatArray:
         """Scores of shape (N,); higher is better."""
-        return np.sum(list(self.terms(rollouts).values()), axis=0)
+        with np.errstate(all="ignore"):  # what is not finite is found by whoever ranks the scores
+            return np.sum(list(self.terms(rollouts).values()), axis=0)

@@ -36,15 +36,14 @@ Function = Callable[[Environment], Values]
 
 ONE: Unit = ()
 RADIAN: Unit = (("rad", 1.0),)
-ANY = None  # the unit of a number: whatever fits
-BOOL = "bool"
+CONDITION: Unit = (("condition", 1.0),)  # what comparisons yield
 
 
 class Compiled(NamedTuple):
     """A translated expression: its values given the names' values, and its unit."""
 
     function: Function
-    unit: Unit | None | str
+    unit: Unit | None  # None: a number written in the expression, which takes any
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,8 @@ class Expression(RewardPlugin):
         if self.compiled is None:
             raise RewardError("reward: the expression is not bound to a model; call bind first")
         with np.errstate(all="ignore"):  # what is not finite is found by whoever ranks the scores
-            values = self.compiled.function(environment(rollouts)).astype(np.float32)
-        return reduce(np.broadcast_to(values, (len(rollouts), rollouts.horizon)), self.when, self.discount)
+            values = self.compiled.function(environment(rollouts))
+            return reduce(np.broadcast_to(values, (len(rollouts), rollouts.horizon)), self.when, self.discount)
 
 
 def units(spec: ModelSpec) -> dict[str, Unit]:
@@ -130,7 +129,7 @@ def compile_expression(text: str, names: Mapping[str, Unit]) -> Compiled:
         RewardError: something that is not arithmetic, a wrong number of arguments, units that do not fit.
         UnknownName: a name or function that does not exist; the message lists those that do.
     """
-    return _number(_translate(parse(text), names), "the expression")
+    return _number(_translate(parse(text), names))
 
 
 def parse_unit(text: str) -> Unit:
@@ -164,25 +163,25 @@ def _translate(node: ast.expr, names: Mapping[str, Unit]) -> Compiled:
                 raise UnknownName("name in the expression", name, [*names, "pi"])
             return Compiled(lambda env: env[name], names[name])
         case ast.UnaryOp(op=ast.USub(), operand=operand):
-            function, unit = _number(_translate(operand, names), "-")
+            function, unit = _number(_translate(operand, names))
             return Compiled(lambda env: -function(env), unit)
         case ast.UnaryOp(op=ast.UAdd(), operand=operand):
-            return _number(_translate(operand, names), "+")
+            return _number(_translate(operand, names))
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             function = _condition(_translate(operand, names), "not")
-            return Compiled(lambda env: np.logical_not(function(env)), BOOL)
+            return Compiled(lambda env: np.logical_not(function(env)), CONDITION)
         case ast.BinOp(left=left, op=ast.Pow(), right=right):
             return _power(_translate(left, names), right)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             symbol, ufunc = _BINARY[type(op)]
-            a, b = (_number(_translate(side, names), symbol) for side in (left, right))
+            a, b = (_number(_translate(side, names)) for side in (left, right))
             return Compiled(lambda env: ufunc(a.function(env), b.function(env)), _binary_unit(symbol, a.unit, b.unit))
         case ast.Compare(left=left, ops=ops, comparators=comparators):
             return _compare([_translate(side, names) for side in (left, *comparators)], ops)
         case ast.BoolOp(op=op, values=values):
             word, ufunc = ("and", np.logical_and) if isinstance(op, ast.And) else ("or", np.logical_or)
             conditions = [_condition(_translate(value, names), word) for value in values]
-            return Compiled(lambda env: _fold(ufunc, [condition(env) for condition in conditions]), BOOL)
+            return Compiled(lambda env: _fold(ufunc, [condition(env) for condition in conditions]), CONDITION)
         case ast.IfExp(test=test, body=body, orelse=orelse):
             return _call("where", [_translate(part, names) for part in (test, body, orelse)])
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
@@ -194,24 +193,29 @@ def _translate(node: ast.expr, names: Mapping[str, Unit]) -> Compiled:
 
 
 def _constant(value: float) -> Compiled:
-    """A number. Constants are float64, so that 1/0 is infinite as in arrays, not an exception, and 9**9 not exact."""
+    """A number. As an array it divides by zero without an exception and overflows to infinity."""
     try:
-        number = np.float64(value)
+        number = np.asarray(value, np.float64)
     except OverflowError:
-        number = np.float64(np.inf)
+        number = np.asarray(np.inf)
     if not np.isfinite(number):
         raise RewardError("expression: a number is too large for a float")
-    return Compiled(lambda env: number, ANY)
+    return Compiled(lambda env: number, None)
 
 
 def _power(base: Compiled, exponent: ast.expr) -> Compiled:
     """A power with a small number as its exponent."""
-    sign, node = (-1, exponent.operand) if _is_minus(exponent) else (1, exponent)
-    if not (isinstance(node, ast.Constant) and type(node.value) in (int, float) and node.value <= MAX_EXPONENT):
+    match exponent:
+        case ast.Constant(value=int() | float() as value):
+            power = value
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+            power = -value
+        case _:
+            power = np.nan
+    if not abs(power) <= MAX_EXPONENT:
         raise RewardError(f"expression: an exponent is a number between -{MAX_EXPONENT} and {MAX_EXPONENT}")
-    power = float(sign * node.value)
-    function, unit = _number(base, "**")
-    unit = unit if unit is ANY else _unit({name: p * power for name, p in unit})
+    power, (function, unit) = float(power), _number(base)
+    unit = unit if unit is None else _unit({name: p * power for name, p in unit})
     return Compiled(lambda env: np.power(function(env), power), unit)
 
 
@@ -222,10 +226,10 @@ def _compare(operands: list[Compiled], ops: list[ast.cmpop]) -> Compiled:
         if type(op) not in _COMPARE:
             raise RewardError(f"expression: the comparison {type(op).__name__} is not arithmetic")
         symbol, ufunc = _COMPARE[type(op)]
-        a, b = _number(a, symbol), _number(b, symbol)
+        a, b = _number(a), _number(b)
         _same(symbol, a.unit, b.unit)
         steps.append((ufunc, a.function, b.function))
-    return Compiled(lambda env: _fold(np.logical_and, [u(f(env), g(env)) for u, f, g in steps]), BOOL)
+    return Compiled(lambda env: _fold(np.logical_and, [u(f(env), g(env)) for u, f, g in steps]), CONDITION)
 
 
 def _call(name: str, args: list[Compiled]) -> Compiled:
@@ -236,30 +240,26 @@ def _call(name: str, args: list[Compiled]) -> Compiled:
         raise RewardError(f"expression: {name} takes {expected} arguments, got {len(args)}")
     if name == "where":
         test = _condition(args[0], "where")
-        a, b = (_number(arg, "where") for arg in args[1:])
+        a, b = (_number(arg) for arg in args[1:])
         unit = _same("where", a.unit, b.unit)
         return Compiled(lambda env: np.where(test(env), a.function(env), b.function(env)), unit)
-    numbers = [_number(arg, name) for arg in args]
+    numbers = [_number(arg) for arg in args]
     unit = unit_rule(name, *(number.unit for number in numbers))
     return Compiled(lambda env: function(*(number.function(env) for number in numbers)), unit)
 
 
-def _number(value: Compiled, what: str) -> Any:
+def _number(value: Compiled) -> Compiled:
     """Where a number is needed: conditions count as 0 and 1."""
-    if value.unit != BOOL:
+    if value.unit != CONDITION:
         return value
-    return Compiled(lambda env: np.asarray(value.function(env), np.float64), ANY)
+    return Compiled(lambda env: np.asarray(value.function(env), np.float64), None)
 
 
 def _condition(value: Compiled, what: str) -> Function:
     """Where a condition is needed: numbers don't count as one."""
-    if value.unit != BOOL:
+    if value.unit != CONDITION:
         raise RewardError(f"expression: {what} needs a condition, such as block_x > 0.1")
     return value.function
-
-
-def _is_minus(node: ast.expr) -> bool:
-    return isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)
 
 
 def _fold(ufunc: Any, values: list[Values]) -> Values:
@@ -286,22 +286,22 @@ def _show(unit: Unit | None) -> str:
 
 def _same(what: str, *found: Unit | None) -> Unit | None:
     """The one unit that all share; numbers take any."""
-    known = [unit for unit in found if unit is not ANY]
+    known = [unit for unit in found if unit is not None]
     for unit in known[1:]:
         if unit != known[0]:
             raise RewardError(
                 f"expression: {what} combines {_show(known[0])} with {_show(unit)}; "
                 "give one a weight (0.1 * ...) to say what its unit is worth in the other's"
             )
-    return known[0] if len(known) == len(found) else (known[0] if known else ANY)
+    return known[0] if known else None
 
 
 def _binary_unit(symbol: str, a: Unit | None, b: Unit | None) -> Unit | None:
     """The unit of a sum, difference, product, quotient or remainder."""
     if symbol in "+-%":
         return _same(symbol, a, b)
-    if a is ANY or b is ANY:
-        return ANY
+    if a is None or b is None:
+        return None
     powers = dict(a)
     for name, power in b:
         powers[name] = powers.get(name, 0.0) + (power if symbol == "*" else -power)
@@ -310,14 +310,14 @@ def _binary_unit(symbol: str, a: Unit | None, b: Unit | None) -> Unit | None:
 
 def _pure(name: str, unit: Unit | None) -> Unit | None:
     """Functions of a dimensionless number."""
-    if unit not in (ANY, ONE):
+    if unit not in (None, ONE):
         raise RewardError(f"expression: {name} needs a number without unit, got {_show(unit)}; divide by a scale first")
     return unit
 
 
 def _of_angle(name: str, unit: Unit | None) -> Unit | None:
     """Functions of an angle."""
-    if unit not in (ANY, RADIAN):
+    if unit not in (None, RADIAN):
         raise RewardError(f"expression: {name} needs an angle [rad], got {_show(unit)}")
     return ONE
 
@@ -331,7 +331,7 @@ def _angles(name: str, *found: Unit | None) -> Unit | None:
 
 def _root(name: str, unit: Unit | None) -> Unit | None:
     """The square root."""
-    return unit if unit is ANY else _unit({base: power / 2 for base, power in unit})
+    return unit if unit is None else _unit({base: power / 2 for base, power in unit})
 
 
 def _to_angle(name: str, unit: Unit | None) -> Unit | None:

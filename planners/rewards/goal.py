@@ -27,6 +27,8 @@ class GoalLatent(RewardPlugin):
         return replace(self, goal=np.asarray(context.goal_latent, np.float32))
 
     def score(self, rollouts: Rollouts) -> FloatArray:
+        if self.goal is None:
+            raise RewardError("reward: goal_latent is not bound to a goal; call bind first")
         return reduce(-np.square(rollouts.latents - self.goal).mean(-1), self.when, self.discount)
 
 

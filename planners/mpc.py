@@ -1,0 +1,296 @@
+"""Receding-horizon control: observe → propose → imagine → score → act, with a reward replaceable between ticks."""
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from worldpilot.contracts import Solver, WorldModel
+from worldpilot.errors import InvalidInput, NotReady, RewardError, WorldpilotError
+from worldpilot.history import HistoryBuffer
+from worldpilot.planners.gate import Gate, GateDecision, GateState
+from worldpilot.planners.rewards import registry
+from worldpilot.planners.rewards.base import RewardContext
+from worldpilot.planners.rewards.composite import CompositeReward
+from worldpilot.types import AlertLevel, FloatArray, History, Plan, RewardSpec, Rollouts
+
+
+@dataclass(frozen=True)
+class RewardInForce:
+    """A built reward, what it was built with, and its place in the sequence of accepted ones."""
+
+    reward: CompositeReward
+    context: RewardContext
+    version: int = 0  # counts accepted swaps
+
+    @property
+    def spec(self) -> RewardSpec:
+        return self.reward.spec
+
+    @property
+    def id(self) -> str:
+        """Short hash of the specification."""
+        return registry.reward_id(self.spec)
+
+
+@dataclass(frozen=True)
+class SwapResult:
+    """The answer to a request for another reward or goal."""
+
+    accepted: bool
+    message: str  # why it was refused; when accepted, empty or a remark
+    reward_id: str  # of the reward in force from `in_force_tick` on; empty if there is none
+    in_force_tick: int  # the first tick that is scored with it; 0 if refused
+    latency_s: float  # from request to answer [s]
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One control period: what is sent, and what it was chosen for."""
+
+    index: int  # counts ticks from 1
+    control: FloatArray  # (U,), after the gate
+    decision: GateDecision
+    plan: Plan | None  # None if there was none; its `terms` are the reward's weighted contributions
+    reward: RewardInForce | None  # what this tick was scored with
+    swapped: bool  # this is the first tick with that reward
+    solve_s: float  # [s]
+
+
+@dataclass
+class _Recorder:
+    """The reward a solver sees: scores, and remembers the last population for a swap's dry run."""
+
+    reward: CompositeReward
+    last: Rollouts | None = field(default=None)
+
+    def score(self, rollouts: Rollouts) -> FloatArray:
+        self.last = rollouts
+        return self.reward.score(rollouts)
+
+
+class Mpc:
+    """Plans at every tick, from the newest latent, with the reward in force.
+
+    `tick` is called by one thread. `swap`, `set_goal_latent` and `set_goal_pose` may be called from any other thread
+    while it runs: they stage a complete, tried reward, and the next tick begins by putting it in force. History and
+    warm start survive a swap.
+
+    Args:
+        model: imagines.
+        solver: chooses.
+        reward: specification of the first reward; None holds the robot until one is swapped in.
+        gate: the last check of every control.
+        seed: of everything random.
+        goal_latent: for rewards that need one, of shape (D,).
+        swap_budget_s: how long a new reward may take to score the current population [s].
+
+    Raises:
+        RewardError, UnknownName: the first reward can't be built.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        solver: Solver,
+        reward: RewardSpec | None,
+        gate: Gate,
+        *,
+        seed: int,
+        goal_latent: FloatArray | None = None,
+        swap_budget_s: float = 0.02,
+    ) -> None:
+        self._model, self._solver, self._gate = model, solver, gate
+        self._seed, self._rng = seed, np.random.default_rng(seed)
+        self._history = HistoryBuffer(model.spec.action, depth=max(model.spec.history - 1, 1))
+        self._swap_budget_s = swap_budget_s
+        self._lock = threading.Lock()  # over the fields below, never held while planning or scoring
+        self._swap_lock = threading.Lock()  # one swap at a time
+        self._index = 0
+        self._context = RewardContext(model.spec, goal_latent)
+        self._active = (
+            None if reward is None else RewardInForce(registry.build(reward, self._context), self._context, version=0)
+        )
+        self._staged: RewardInForce | None = None
+        self._population: Rollouts | None = None  # the last one scored
+
+    @property
+    def reward(self) -> RewardInForce | None:
+        """The reward of the next tick."""
+        with self._lock:
+            return self._staged or self._active
+
+    def reset(self) -> None:
+        """A new episode: forget history, warm start and randomness; keep the reward."""
+        self._history.clear()
+        self._solver.reset()
+        self._rng = np.random.default_rng(self._seed)
+
+    def tick(
+        self,
+        latent: FloatArray,
+        previous_control: FloatArray,
+        proposals: FloatArray | None,
+        *,
+        stamp_age: float = 0.0,
+        alert_level: AlertLevel | None = AlertLevel.NOMINAL,
+    ) -> Tick:
+        """One control period.
+
+        Args:
+            latent: the newest, of shape (D,).
+            previous_control: the control in force since the latent before, of shape (U,).
+            proposals: from the prior, of shape (N, H, A); None if there are none.
+            stamp_age: age of the observation behind the latent [s].
+            alert_level: the monitor's newest level; None if it has not been heard.
+        """
+        index, active, swapped = self._begin()
+        start = time.perf_counter()
+        plan, reason = None, ""
+        try:
+            history = self._observe(latent, previous_control)
+            plan = self._plan(history, self._propose(proposals), active, previous_control)
+        except (InvalidInput, NotReady) as error:
+            reason = str(error)
+        solve_s = time.perf_counter() - start
+        decision = self._act(plan, stamp_age, alert_level, previous_control, reason)
+        plan = plan and replace(plan, solve_s=solve_s)
+        return Tick(index, decision.control, decision, plan, active, swapped, solve_s)
+
+    def swap(self, spec: RewardSpec | str | bytes | Mapping[str, Any]) -> SwapResult:
+        """Replace the reward from the next tick on, or refuse with the reason and keep the old one. Never raises."""
+        start = time.perf_counter()
+        with self._swap_lock:
+            return self._try(lambda: self._stage(spec, self._context), start)
+
+    def set_goal_latent(self, latent: FloatArray) -> SwapResult:
+        """A goal image's latent, of shape (D,), for the reward in force and those to come."""
+        start = time.perf_counter()
+
+        def stage() -> tuple[int, str]:
+            dim = self._model.spec.latent_dim
+            if np.shape(latent) != (dim,) or not np.isfinite(latent).all():
+                raise RewardError(f"goal: a latent must be finite, of shape ({dim},), got shape {np.shape(latent)}")
+            context = replace(self._context, goal_latent=np.asarray(latent, np.float32))
+            current = self.reward
+            used = current is not None and any(term.plugin == "goal_latent" for term in current.spec.terms)
+            tick = self._stage(current.spec, context)[0] if current and used else self._index + 1
+            self._context = context
+            return tick, "" if used else "kept; no term of the active reward is a goal_latent"
+
+        with self._swap_lock:
+            return self._try(stage, start)
+
+    def set_goal_pose(self, x: float, y: float, yaw: float | None) -> SwapResult:
+        """Another pose [m, m, rad] for the goal_pose terms of the reward in force."""
+        start = time.perf_counter()
+
+        def stage() -> tuple[int, str]:
+            current = self.reward
+            pose = {"x": x, "y": y, "yaw": yaw}
+            if current is None or all(term.plugin != "goal_pose" for term in current.spec.terms):
+                raise RewardError("goal: the active reward has no goal_pose term; swap one in first")
+            terms = tuple(
+                replace(term, params={**term.params, **pose}) if term.plugin == "goal_pose" else term
+                for term in current.spec.terms
+            )
+            return self._stage(replace(current.spec, terms=terms), self._context)
+
+        with self._swap_lock:
+            return self._try(stage, start)
+
+    # --- the tick's steps ----------------------------------------------------------------------------------------
+
+    def _begin(self) -> tuple[int, RewardInForce | None, bool]:
+        """Count the tick and put a staged reward in force."""
+        with self._lock:
+            self._index += 1
+            swapped = self._staged is not None
+            self._active, self._staged = self._staged or self._active, None
+            return self._index, self._active, swapped
+
+    def _observe(self, latent: FloatArray, previous_control: FloatArray) -> History:
+        """The history with the newest latent. A bad one breaks it: what comes after starts a new history."""
+        expected = {"latent": (latent, self._model.spec.latent_dim)}
+        expected["control in force"] = (previous_control, self._model.spec.action.control_dim)
+        for name, (value, dim) in expected.items():
+            if np.shape(value) != (dim,) or not np.isfinite(value).all():
+                self._history.clear()
+                self._solver.reset()
+                raise InvalidInput(f"the {name} is not finite or not of shape ({dim},)")
+        self._history.push(latent, previous_control)
+        return self._history.history(self._model.spec.history)
+
+    def _propose(self, proposals: FloatArray | None) -> FloatArray:
+        """The prior's proposals, if there are any."""
+        none = np.zeros((0, self._model.spec.horizon, self._model.spec.action.dim), np.float32)
+        return none if proposals is None else proposals
+
+    def _plan(
+        self, history: History, proposals: FloatArray, active: RewardInForce | None, previous_control: FloatArray
+    ) -> Plan:
+        """Imagine, score, choose."""
+        if active is None:
+            raise NotReady("no reward is active; swap one in")
+        recorder = _Recorder(active.reward)
+        plan = self._solver.solve(self._model, history, proposals, recorder, previous_control, self._rng)
+        self._population = recorder.last
+        terms = {name: float(values[0]) for name, values in active.reward.terms(plan.imagined).items()}
+        return replace(plan, terms=terms)
+
+    def _act(
+        self,
+        plan: Plan | None,
+        stamp_age: float,
+        alert_level: AlertLevel | None,
+        previous_control: FloatArray,
+        reason: str,
+    ) -> GateDecision:
+        """The first control of the plan through the gate; the warm start moves on only if the robot does."""
+        control = None if plan is None else self._model.spec.action.controls(plan.actions)[0]
+        decision = self._gate.check(
+            control, stamp_age=stamp_age, alert_level=alert_level, previous=previous_control, reason=reason
+        )
+        if decision.state is not GateState.HOLD:
+            self._solver.advance(1)
+        return decision
+
+    # --- swapping ------------------------------------------------------------------------------------------------
+
+    def _stage(self, spec: RewardSpec | str | bytes | Mapping[str, Any], context: RewardContext) -> tuple[int, str]:
+        """Validate, build, try, stage; returns the tick it will be in force from.
+
+        Raises:
+            RewardError, UnknownName: it must not be used.
+        """
+        parsed = registry.parse_spec(registry.to_dict(spec) if isinstance(spec, RewardSpec) else spec)
+        reward = registry.build(parsed, context)
+        registry.dry_run(reward, self._population or self._stand_still(), self._swap_budget_s)
+        with self._lock:
+            before = self._staged or self._active
+            version = 1 if before is None else before.version + 1
+            self._staged = RewardInForce(reward, context, version)
+            return self._index + 1, ""
+
+    def _try(self, stage: Any, start: float) -> SwapResult:
+        """The answer to a request, whatever becomes of it."""
+        try:
+            tick, message = stage()
+            accepted = True
+        except WorldpilotError as error:
+            tick, message, accepted = 0, str(error), False
+        current = self.reward
+        return SwapResult(accepted, message, current.id if current else "", tick, time.perf_counter() - start)
+
+    def _stand_still(self) -> Rollouts:
+        """Where doing nothing leads from an empty history: something to try a reward on before the first tick."""
+        spec = self._model.spec
+        history = History(
+            np.zeros((spec.history, spec.latent_dim), np.float32),
+            np.zeros((spec.history - 1, spec.action.dim), np.float32),
+        )
+        actions = np.zeros((8, spec.horizon, spec.action.dim), np.float32)
+        return self._model.rollout(history, actions, np.zeros(spec.action.control_dim, np.float32))
