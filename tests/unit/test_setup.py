@@ -104,10 +104,11 @@ def test_pins_are_what_is_installed() -> None:
 
 def test_every_package_of_the_tree_is_declared() -> None:
     declared = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    found = {"worldpilot", "worldpilot.cli"}
-    for part in ("models", "planners", "sim", "calibration"):
-        for path in (ROOT / part).rglob("__init__.py"):
-            found.add(".".join(("worldpilot", *path.parent.relative_to(ROOT).parts)))
+    found = set()
+    for part in ("worldpilot", "models", "planners", "sim", "calibration"):
+        base = ROOT if part == "worldpilot" else ROOT / "worldpilot"
+        folders = [path.parent for path in (base / part).rglob("__init__.py")]
+        found |= {".".join(folder.relative_to(ROOT).parts) for folder in folders}
     assert declared == found
 
 
