@@ -267,8 +267,8 @@ def _write_shard(folder: Path, episodes: list[Episode]) -> None:
     arrays = {name: np.concatenate([column[name] for column in columns]) for name in columns[0]}
     name = hashlib.sha256(" ".join(digests).encode()).hexdigest()[:16]
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".writing-", delete=False) as file:
-        # Level 1: a quarter of the time of numpy's level 6 and no noticeably larger on rendered images.
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        # Level 3 writes rendered frames 3 times as fast as numpy's level 6, half as large again.
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as archive:
             for member, array in {"index": np.frombuffer(_canonical(index), np.uint8), **arrays}.items():
                 with archive.open(f"{member}.npy", "w", force_zip64=True) as stream:
                     np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
