@@ -61,7 +61,7 @@ install() {  # install ARGUMENTS...: with uv if there is one, else pip
     say "uv could not install; trying pip, which has settings of its own"
   fi
   "$WHEELS_VENV/bin/python" -m pip --version >/dev/null 2>&1 || "$WHEELS_VENV/bin/python" -m ensurepip >/dev/null
-  "$WHEELS_VENV/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+  "$WHEELS_VENV/bin/python" -m pip install -qq --disable-pip-version-check "$@"
 }
 
 make_venv() {
@@ -174,7 +174,7 @@ from_apt() {
     # that runs it into the nodes' first lines, so it is run by the environment's.
     say "installing worldpilot[$extras] into .venv-ros"
     python3 -m venv --system-site-packages "$APT_VENV" || fail "apt-get install python3-venv"
-    "$APT_VENV/bin/python" -m pip install --quiet -e "$ROOT[$extras]"
+    "$APT_VENV/bin/python" -m pip install -qq --disable-pip-version-check -e "$ROOT[$extras]"
     echo "$environment" >"$APT_VENV/.package-stamp"
   fi
   "$APT_VENV/bin/python" -c 'import colcon_ros' 2>/dev/null || fail "apt-get install python3-colcon-common-extensions"
