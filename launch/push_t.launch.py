@@ -4,6 +4,9 @@ On a robot: `sim:=false image_topic:=/camera/image_raw command_topic:=/servo/del
 `autostart:=false` leaves configuring and activating to `ros2 lifecycle set`.
 """
 
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# launch and launch_ros come with ROS from apt; the pip-only environment that is type-checked lacks them.
+
 from pathlib import Path
 
 from launch import LaunchDescription
@@ -30,7 +33,10 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "params_file", default_value=str(graph.parameters(TASK)), description="parameters of the nodes"
         ),
-        *(DeclareLaunchArgument(f"{name}_topic", default_value=name, description=f"topic of {name}") for name in topics),
+        *(
+            DeclareLaunchArgument(f"{name}_topic", default_value=name, description=f"topic of {name}")
+            for name in topics
+        ),
         *(DeclareLaunchArgument(name, default_value="true", description=f"run {name}") for name in graph.nodes),
     ]
     nodes = [

@@ -16,6 +16,7 @@ from rclpy.guard_condition import GuardCondition
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.publisher import Publisher
 from rclpy.subscription import Subscription
+from rclpy.utilities import try_shutdown
 
 from worldpilot.errors import WorldpilotError
 from worldpilot.graph import Graph, load
@@ -53,6 +54,10 @@ class PilotNode(LifecycleNode):
     def deactivate(self) -> None:
         """Stop moving."""
 
+    def now(self) -> float:
+        """The node's time [s]: the system's, or simulated time where `use_sim_time` is set."""
+        return self.get_clock().now().nanoseconds * 1e-9
+
     def at_cleanup(self, undo: Callable[[], Any]) -> None:
         """Call `undo` when what `configure` made is let go of; last made, first undone."""
         self._cleanups.append(undo)
@@ -60,7 +65,7 @@ class PilotNode(LifecycleNode):
     def publisher(self, topic: str) -> Publisher:
         """A publisher of a topic of the graph; silent unless the node is active."""
         spec = self.graph.topics[topic]
-        made = self.create_lifecycle_publisher(message_class(spec.type), topic, qos.PUBLISHERS[spec.qos])
+        made: Any = self.create_lifecycle_publisher(message_class(spec.type), topic, qos.PUBLISHERS[spec.qos])
         self.at_cleanup(lambda: self.destroy_lifecycle_publisher(made))
         return made
 
@@ -271,7 +276,7 @@ def run(make: Callable[[], PilotNode]) -> None:
     finally:
         node.close()
         node.destroy_node()
-        rclpy.try_shutdown()
+        try_shutdown()
 
 
 def _die_with_supervisor() -> None:

@@ -1,21 +1,22 @@
 """Between messages and `worldpilot.types`: what comes in is checked, what is refused says why."""
 
 import importlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import TwistStamped
+from geometry_msgs.msg import Point, TwistStamped
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
-
-from worldpilot.errors import InvalidInput, UnknownName
-from worldpilot.types import Alert, AlertLevel, FloatArray, ImageArray, ModelSpec, Observation, PredictionError
 from worldpilot_msgs.msg import ActionProposals, Latent, Signal, SignalSpec
 from worldpilot_msgs.msg import Alert as AlertMsg
 from worldpilot_msgs.msg import PredictionError as PredictionErrorMsg
+
+from worldpilot.errors import InvalidInput, UnknownName
+from worldpilot.types import Alert, AlertLevel, FloatArray, ImageArray, ModelSpec, Observation, PredictionError
 
 _TWIST_FIELDS = tuple(f"{part}.{axis}" for part in ("linear", "angular") for axis in "xyz")
 
@@ -139,9 +140,7 @@ def prediction_error(message: PredictionErrorMsg, spec: ModelSpec) -> Prediction
     _same_model(message.model_id, spec)
     if not np.isfinite([message.one_step, message.disagreement]).all():
         raise InvalidInput("prediction error: one_step and disagreement must be finite")
-    return PredictionError(
-        seconds(message.header.stamp), message.one_step, message.h_step, message.disagreement
-    )
+    return PredictionError(seconds(message.header.stamp), message.one_step, message.h_step, message.disagreement)
 
 
 def alert_message(alert: Alert, stamp: float) -> AlertMsg:
@@ -193,6 +192,22 @@ def command(message: TwistStamped, fields: Sequence[str]) -> FloatArray:
     return control
 
 
+def points(xs: FloatArray, ys: FloatArray) -> list[Point]:
+    """Positions in the plane, of shape (H,) each [m], as points."""
+    return [Point(x=float(x), y=float(y)) for x, y in zip(xs, ys, strict=True)]
+
+
+def settings(text: str) -> dict[str, float]:
+    """A JSON object of named values, as parameters and services carry them; empty text: none."""
+    try:
+        values = json.loads(text or "{}")
+    except ValueError as error:
+        raise InvalidInput(f"not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise InvalidInput(f'a JSON object like {{"seconds": 2.0}} is needed, got {text[:80]!r}')
+    return values
+
+
 def flat_actions(values: npt.ArrayLike, horizon: int, spec: ModelSpec) -> FloatArray:
     """A flattened action sequence as (H, A), finite; empty means zero control."""
     actions = np.asarray(values, np.float32)
@@ -205,4 +220,6 @@ def flat_actions(values: npt.ArrayLike, horizon: int, spec: ModelSpec) -> FloatA
 
 def _same_model(model_id: str, spec: ModelSpec) -> None:
     if model_id != spec.model_id:
-        raise InvalidInput(f"made by model {model_id!r}, this node runs {spec.model_id!r}: load the same artifact in both")
+        raise InvalidInput(
+            f"made by model {model_id!r}, this node runs {spec.model_id!r}: load the same artifact in both"
+        )

@@ -77,17 +77,18 @@ MPC = (
     *MODEL,
     *COMMAND,
     Param("reward", "", "reward specification (JSON) to start with; empty: hold until one is set"),
-    Param("solver", "ssr", "solver of the planner: ssr, cem or mppi"),
+    Param("solver", "ssr", "solver of the planner: ssr, cem, icem or mppi"),
+    Param("solver_settings", "{}", "settings of the solver that replace its defaults (JSON object)"),
     Param("seed", 0, "seed of the planner", 0, 2**31 - 1),
     Param("latent_timeout", 0.3, "hold when the newest latent is older [s]", 0.05, 5.0),
-    Param("alert_timeout", 0.35, "hold when the monitor has been silent for longer [s]", 0.05, 5.0),
+    Param("alert_timeout", 0.3, "hold when the monitor has been silent for longer [s]", 0.05, 5.0),
     Param("require_monitor", True, "hold while there is no monitor"),
 )
 UNCERTAINTY_MONITOR = (
     *COMMON,
     *MODEL,
-    Param("memory", 120.0, "how far back recalibration can look [s]", 10.0, 3600.0),
-    Param("false_alarm_rate", 0.001, "share of good observations that recalibrated thresholds may flag", 1e-6, 0.2),
+    Param("clear_after", 1.0, "how long scores must be good before an alert is withdrawn [s]", 0.0, 60.0),
+    Param("memory", 600.0, "how far back recalibration can look [s]", 10.0, 3600.0),
 )
 RECORDER = (
     *COMMON,

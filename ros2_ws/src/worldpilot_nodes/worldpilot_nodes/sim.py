@@ -1,15 +1,13 @@
 """The simulated robot: camera and motor driver of a task's world, at real time."""
 
-import json
-
 from geometry_msgs.msg import TwistStamped
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
+from worldpilot_msgs.msg import GroundTruth
+from worldpilot_msgs.srv import InjectFault
 
 from worldpilot import sim
 from worldpilot.errors import InvalidInput, WorldpilotError
-from worldpilot_msgs.msg import GroundTruth
-from worldpilot_msgs.srv import InjectFault
 from worldpilot_nodes import convert, params
 from worldpilot_nodes.base import InForce, PilotNode, run
 
@@ -34,7 +32,7 @@ class SimNode(PilotNode):
         self._elapsed = 0.0  # [s] of simulated time
         self._image = self.publisher("image")
         self._truth = self.publisher("ground_truth")
-        self._clock = self.publisher("/clock")
+        self._time = self.publisher("/clock")
         self.subscription("command", self._command)
         self.service(InjectFault, "inject_fault", self._inject)
         self.service(Trigger, "reset", self._reset)
@@ -52,7 +50,7 @@ class SimNode(PilotNode):
         self._elapsed += self._spec.control_dt
         stamp = self._now()
         if self.params.publish_clock:
-            self._clock.publish(Clock(clock=convert.time(stamp)))
+            self._time.publish(Clock(clock=convert.time(stamp)))
         image = self._world.observe().data
         self._image.publish(convert.image_message(image, stamp, self.params.camera_frame))
         self._truth.publish(
@@ -66,12 +64,12 @@ class SimNode(PilotNode):
         )
 
     def _now(self) -> float:
-        return self._elapsed if self.params.publish_clock else self.get_clock().now().nanoseconds * 1e-9
+        return self._elapsed if self.params.publish_clock else self.now()
 
     def _inject(self, request: InjectFault.Request, response: InjectFault.Response) -> InjectFault.Response:
         try:
             if request.name:
-                self._world.inject(request.name, **_parameters(request.params_json))
+                self._world.inject(request.name, **convert.settings(request.params_json))
                 self._faults.append(request.name)
             else:
                 self._world.clear_faults()
@@ -87,16 +85,6 @@ class SimNode(PilotNode):
         self._faults.clear()
         response.success, response.message = True, f"episode with seed {self._seed}"
         return response
-
-
-def _parameters(text: str) -> dict[str, float]:
-    try:
-        values = json.loads(text or "{}")
-    except ValueError as error:
-        raise InvalidInput(f"params_json is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise InvalidInput(f'params_json must be an object like {{"seconds": 2.0}}, got {text[:80]!r}')
-    return values
 
 
 def main() -> None:

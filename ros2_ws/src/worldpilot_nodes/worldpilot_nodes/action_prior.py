@@ -1,0 +1,65 @@
+"""What a competent operator might do next."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from worldpilot_msgs.msg import Latent
+
+from worldpilot.errors import InvalidInput, WorldpilotError
+from worldpilot.history import HistoryBuffer
+from worldpilot.types import FloatArray
+from worldpilot_nodes import convert, params
+from worldpilot_nodes.base import InForce, PilotNode, run
+from worldpilot_nodes.model import load
+
+
+@dataclass(frozen=True)
+class _Seen:
+    stamp: float  # [s]
+    latent: FloatArray  # (D,)
+    previous_control: FloatArray  # (U,)
+
+
+class ActionPriorNode(PilotNode):
+    """`Latent` in, `ActionProposals` out."""
+
+    def __init__(self) -> None:
+        super().__init__("action_prior", params.ACTION_PRIOR)
+
+    def configure(self) -> None:
+        artifact = load(self)
+        self._prior, self._spec = artifact.prior, artifact.spec
+        self._rng = np.random.default_rng(self.params.seed)
+        self._history = HistoryBuffer(self._spec.action, depth=max(self._spec.history - 1, 1))
+        self._driver = InForce(convert.check_command_fields(self.params.command_fields, self._spec.action.control_dim))
+        self._proposals = self.publisher("proposals")
+        self._worker = self.worker(self._propose, self._tell, self._refuse)
+        self.subscription("latent", self._see)
+        self.subscription("command", self._driver.update)
+
+    def _see(self, message: Latent) -> None:
+        try:
+            latent = convert.latent(message, self._spec)
+        except InvalidInput as error:
+            self.get_logger().warning(f"no proposals: {error}", throttle_duration_sec=1.0)
+            return
+        self._worker.submit(_Seen(convert.seconds(message.header.stamp), latent, self._driver()))
+
+    def _propose(self, seen: _Seen) -> FloatArray:
+        self._history.push(seen.latent, seen.previous_control)
+        return self._prior.propose(self._history.history(self._spec.history), self.params.count, self._rng)
+
+    def _tell(self, seen: _Seen, actions: FloatArray) -> None:
+        self._proposals.publish(convert.proposals_message(actions, self._spec, seen.stamp))
+
+    def _refuse(self, _: _Seen, error: WorldpilotError) -> None:
+        self.get_logger().warning(f"no proposals: {error}", throttle_duration_sec=1.0)
+
+
+def main() -> None:
+    """Run the node."""
+    run(ActionPriorNode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,297 @@
+"""The planner: one tick per latent, one command per tick, and a hold whenever something it relies on is missing."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from std_msgs.msg import ColorRGBA
+from visualization_msgs.msg import Marker, MarkerArray
+from worldpilot_msgs.msg import ActionProposals, Latent, PlannerStatus
+from worldpilot_msgs.msg import Alert as AlertMsg
+from worldpilot_msgs.srv import ListRewards, ListSignals, SetGoal, SwapReward
+
+from worldpilot.errors import InvalidInput, WorldpilotError
+from worldpilot.planners import solvers
+from worldpilot.planners.gate import Gate, GateConfig, GateState
+from worldpilot.planners.mpc import Mpc, RewardInForce, SwapResult, Tick
+from worldpilot.planners.rewards import registry
+from worldpilot.types import AlertLevel, FloatArray, Rollouts
+from worldpilot_nodes import convert, params
+from worldpilot_nodes.base import Age, PilotNode, run
+from worldpilot_nodes.model import load
+from worldpilot_nodes.reach_goal import ReachGoalServer
+
+_COLOURS = ((0.85, 0.25, 0.2), (0.35, 0.45, 0.65), (0.2, 0.6, 0.3), (0.6, 0.4, 0.7))  # of the plan's lines, RGB
+
+
+@dataclass(frozen=True)
+class _Seen:
+    stamp: float  # [s], of the observation
+    latent: FloatArray  # (D,)
+    signals: dict[str, float]
+    previous_control: FloatArray  # (U,)
+    proposals: FloatArray | None  # (N, H, A)
+    alert_level: AlertLevel | None
+
+
+class MpcNode(PilotNode):
+    """`Latent`, `ActionProposals` and `Alert` in; command, `PlannerStatus` and markers of the plan out.
+
+    The tick runs in the worker. Services run in the executor meanwhile: they stage a tried reward, and the next tick
+    begins with it. A watchdog holds the robot when latents or the planner's own results stop coming.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("mpc", params.MPC)
+
+    def configure(self) -> None:
+        artifact = load(self)
+        self._model, self._spec = artifact.world_model, artifact.spec
+        self._fields = convert.check_command_fields(self.params.command_fields, self._spec.action.control_dim)
+        self._mpc = Mpc(
+            self._model,
+            solvers.make(self.params.solver, **convert.settings(self.params.solver_settings)),
+            registry.parse_spec(self.params.reward) if self.params.reward else None,
+            Gate(self._spec.action, GateConfig(max_age=self.params.latent_timeout)),
+            seed=self.params.seed,
+        )
+        registry.schema()  # imports the plugins and compiles their schemas now, not in the first swap
+        self._level, self._alert_age = AlertLevel.NOMINAL, Age()
+        self._proposals: FloatArray | None = None
+        self._sent, self._sent_age = self._zero(), Age()  # the control in force
+        self._latent_age, self._last_stamp = Age(), -np.inf
+        self._tick, self._missed, self._idle = 0, 0, ""
+        self._described: tuple[RewardInForce | None, str, str] = (None, "", "")
+        self._commands = self.publisher("command")
+        self._statuses = self.publisher("planner_status")
+        self._markers = self.publisher("plan_markers")
+        self._worker = self.worker(self._plan, self._act, self._refuse)
+        self._reach_goal = ReachGoalServer(self, self._start_goal, self._stop_goal)
+        self.at_cleanup(self._reach_goal.close)
+        self.subscription("proposals", self._hear_proposals)
+        self.subscription("alert", self._hear_alert)
+        self.subscription("latent", self._hear_latent)
+        self.service(SwapReward, "swap_reward", self._swap_reward)
+        self.service(ListRewards, "list_rewards", self._list_rewards)
+        self.service(ListSignals, "list_signals", self._list_signals)
+        self.service(SetGoal, "set_goal", self._set_goal)
+        self.every(self._spec.action.control_dt / 2, self._watch)
+
+    def deactivate(self) -> None:
+        self._hold("deactivated")
+
+    # --- observe -------------------------------------------------------------------------------------------------
+
+    def _hear_proposals(self, message: ActionProposals) -> None:
+        try:
+            self._proposals = convert.proposals(message, self._spec)
+        except InvalidInput as error:
+            self.get_logger().warning(f"proposals not used: {error}", throttle_duration_sec=1.0)
+
+    def _hear_alert(self, message: AlertMsg) -> None:
+        try:
+            self._level = convert.alert_level(message)
+            self._alert_age.touch()
+        except InvalidInput as error:
+            self.get_logger().warning(str(error), throttle_duration_sec=1.0)
+
+    def _hear_latent(self, message: Latent) -> None:
+        try:
+            latent = convert.latent(message, self._spec)
+        except InvalidInput as error:
+            self._hold(str(error))
+            return
+        self._latent_age.touch()
+        seen = _Seen(
+            convert.seconds(message.header.stamp),
+            latent,
+            {signal.name: signal.value for signal in message.signals},
+            self._sent,
+            self._proposals,
+            self._trust(),
+        )
+        self._missed += not self._worker.submit(seen)
+
+    def _trust(self) -> AlertLevel | None:
+        """The monitor's level; None if it is silent and may not be."""
+        if self._alert_age() <= self.params.alert_timeout:
+            return self._level
+        return None if self.params.require_monitor else AlertLevel.NOMINAL
+
+    # --- plan: in the worker's thread ----------------------------------------------------------------------------
+
+    def _plan(self, seen: _Seen) -> Tick:
+        if not 0 < seen.stamp - self._last_stamp <= self.params.latent_timeout:
+            self._mpc.reset()  # the stream was interrupted: what lies before is no history of what comes
+        self._last_stamp = seen.stamp
+        return self._mpc.tick(
+            seen.latent,
+            seen.previous_control,
+            seen.proposals,
+            stamp_age=self.now() - seen.stamp,
+            alert_level=seen.alert_level,
+        )
+
+    # --- act -----------------------------------------------------------------------------------------------------
+
+    def _act(self, seen: _Seen, tick: Tick) -> None:
+        age, self._tick = self.now() - seen.stamp, tick.index
+        self._missed += age > self._spec.action.control_dt + self.params.latent_timeout
+        self._send(self._zero() if self._idle else tick.control)
+        status = self._status(_state(tick, self._idle), self._idle or tick.decision.reason, tick.reward)
+        status.solve_ms, status.observation_age = 1e3 * tick.solve_s, age
+        if tick.plan is not None:
+            status.score = tick.plan.score
+            status.term_names = list(tick.plan.terms)
+            status.term_values = list(tick.plan.terms.values())
+            status.plan = tick.plan.actions.ravel().tolist()
+            self._markers.publish(self._plan_markers(tick.plan.imagined))
+        self._statuses.publish(status)
+        self._reach_goal.progress(seen.latent, seen.signals, status.score)
+
+    def _refuse(self, _: _Seen, error: WorldpilotError) -> None:
+        self._hold(str(error))
+
+    def _watch(self) -> None:
+        """Hold if a command is due and none can come."""
+        if self._sent_age() < self._spec.action.control_dt:
+            return
+        if self._latent_age() > self.params.latent_timeout:
+            self._hold("no latent from the world model" + _since(self._latent_age()))
+        elif self._sent_age() > self.params.latent_timeout:
+            self._hold("the planner is late" + _since(self._sent_age()))
+
+    def _hold(self, reason: str) -> None:
+        self._send(self._zero())
+        self._statuses.publish(self._status(PlannerStatus.HOLD, reason, self._mpc.reward))
+        self.get_logger().warning(f"hold: {reason}", throttle_duration_sec=1.0)
+
+    def _send(self, control: FloatArray) -> None:
+        message = convert.command_message(control, self._fields, self.now(), self.params.command_frame)
+        self._commands.publish(message)
+        self._sent = control
+        self._sent_age.touch()
+
+    def _zero(self) -> FloatArray:
+        return np.zeros(self._spec.action.control_dim, np.float32)
+
+    def _status(self, state: int, reason: str, reward: RewardInForce | None) -> PlannerStatus:
+        if reward is not self._described[0] and reward is not None:
+            self._described = (reward, json.dumps(registry.to_dict(reward.spec)), reward.id)
+        status = PlannerStatus(header=convert.header(self.now(), self.params.command_frame))
+        status.state, status.reason = state, reason
+        status.tick, status.missed_ticks, status.alert_level = self._tick, self._missed, int(self._level)
+        if reward is not None:
+            _, status.reward_json, status.reward_id = self._described
+            status.reward_version = reward.version
+        return status
+
+    def _plan_markers(self, imagined: Rollouts) -> MarkerArray:
+        """A line for each object whose x and y can be read, through where the plan is imagined to bring it."""
+        header, lines = convert.header(self.now(), self.params.command_frame), []
+        for name in (signal.removesuffix("_x") for signal in imagined.signals if signal.endswith("_x")):
+            if f"{name}_y" not in imagined.signals:
+                continue
+            line = Marker(header=header, ns=name, type=Marker.LINE_STRIP, action=Marker.ADD)
+            line.pose.orientation.w, line.scale.x = 1.0, 0.004  # [m]
+            r, g, b = _COLOURS[len(lines) % len(_COLOURS)]
+            line.color = ColorRGBA(r=r, g=g, b=b, a=1.0)
+            xs, ys = (imagined.signals[f"{name}_{axis}"][0] for axis in "xy")
+            line.points = convert.points(
+                np.concatenate([[imagined.current_signals[f"{name}_x"]], xs]),
+                np.concatenate([[imagined.current_signals[f"{name}_y"]], ys]),
+            )
+            lines.append(line)
+        return MarkerArray(markers=lines)
+
+    # --- asked from outside --------------------------------------------------------------------------------------
+
+    def _swap_reward(self, request: SwapReward.Request, response: SwapReward.Response) -> SwapReward.Response:
+        result = self._mpc.swap(request.spec_json)
+        if result.accepted:
+            self._resume("the reward was swapped")
+        response.accepted, response.message, response.reward_id = result.accepted, result.message, result.reward_id
+        response.latency_ms, response.in_force_tick = 1e3 * result.latency_s, result.in_force_tick
+        return response
+
+    def _list_rewards(self, _: ListRewards.Request, response: ListRewards.Response) -> ListRewards.Response:
+        active = self._mpc.reward
+        response.names = sorted(registry.available())
+        response.schema_json = json.dumps(registry.schema())
+        response.active_json = json.dumps(registry.to_dict(active.spec)) if active else ""
+        return response
+
+    def _list_signals(self, _: ListSignals.Request, response: ListSignals.Response) -> ListSignals.Response:
+        response.signals, response.model_id = convert.signal_specs(self._spec), self._spec.model_id
+        return response
+
+    def _set_goal(self, request: SetGoal.Request, response: SetGoal.Response) -> SetGoal.Response:
+        try:
+            result = self._aim(request)
+        except WorldpilotError as error:
+            response.message = str(error)
+            return response
+        if result.accepted:
+            self._resume("another goal was set")
+        response.accepted, response.message, response.reward_id = result.accepted, result.message, result.reward_id
+        return response
+
+    def _aim(self, request: Any) -> SwapResult:
+        """Another pose or goal image for the reward in force."""
+        if request.kind == SetGoal.Request.POSE:
+            return self._mpc.set_goal_pose(request.x, request.y, request.yaw)
+        if request.kind == SetGoal.Request.IMAGE:
+            return self._mpc.set_goal_latent(self._encode(request.image))
+        raise InvalidInput(f"goal: kind must be 0 (pose) or 1 (image), got {request.kind}")
+
+    def _encode(self, image: Any) -> FloatArray:
+        return self._model.encode(convert.observation(image, self._spec).data[None])[0]
+
+    def _resume(self, why: str) -> None:
+        """A new reward or goal: move again, and end what was being done for the old one."""
+        self._reach_goal.abort(why)
+        self._idle = ""
+
+    def _start_goal(self, request: Any) -> FloatArray | None:
+        """Plan for the goal of an action; returns the goal's latent if it is an image."""
+        latent, reward = None, registry.parse_spec(self.params.reward) if self.params.reward else None
+        if request.kind == request.SPEC:
+            result = self._mpc.swap(request.spec_json)
+        elif request.kind == request.IMAGE:
+            latent = self._encode(request.image)
+            result = self._mpc.set_goal_latent(latent)
+            if result.accepted:
+                result = self._mpc.swap({"name": "goal image", "terms": [{"plugin": "goal_latent"}]})
+        else:
+            result = self._aim(request)
+            if not result.accepted and reward is not None:  # the active reward has no pose: the first one may
+                self._mpc.swap(reward)
+                result = self._aim(request)
+        if not result.accepted:
+            raise InvalidInput(result.message)
+        self._resume("another goal was set")
+        return latent
+
+    def _stop_goal(self, why: str) -> None:
+        """The action has ended: stand still until something else is asked for."""
+        self._idle = why
+
+
+def _state(tick: Tick, idle: str) -> int:
+    if tick.decision.state is GateState.HOLD:
+        return PlannerStatus.HOLD
+    return PlannerStatus.IDLE if idle else PlannerStatus.RUNNING
+
+
+def _since(age: float) -> str:
+    return " yet" if age == float("inf") else f" for {age:.2f} s"
+
+
+def main() -> None:
+    """Run the node."""
+    run(MpcNode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""What is seen, as a latent and its signals; how wrong the last prediction was; what will happen."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sensor_msgs.msg import Image
+from worldpilot_msgs.srv import Imagine
+
+from worldpilot.calibration.monitor import PredictionTracker
+from worldpilot.calibration.thresholds import Thresholds
+from worldpilot.errors import InvalidInput, NotReady, WorldpilotError
+from worldpilot.history import HistoryBuffer
+from worldpilot.types import FloatArray, History, ImageArray, Observation, PredictionError
+from worldpilot_nodes import convert, params
+from worldpilot_nodes.base import InForce, PilotNode, run
+from worldpilot_nodes.model import load
+
+
+@dataclass(frozen=True)
+class _Seen:
+    observation: Observation
+    previous_control: FloatArray  # (U,)
+    frame: str
+
+
+@dataclass(frozen=True)
+class _Understood:
+    latent: FloatArray  # (D,)
+    signals: dict[str, float]
+    error: PredictionError | None
+    history: History
+    imagined: ImageArray | None  # what was expected to be seen now
+
+
+class WorldModelNode(PilotNode):
+    """Image in; `Latent`, `PredictionError` and, for the eye, the image that had been expected, out."""
+
+    def __init__(self) -> None:
+        super().__init__("world_model", params.WORLD_MODEL)
+
+    def configure(self) -> None:
+        self._artifact = load(self)
+        self._model, self._spec = self._artifact.world_model, self._artifact.spec
+        thresholds = self._artifact.thresholds
+        self._tracker = PredictionTracker(
+            self._model, Thresholds.from_dict(thresholds) if thresholds else None, horizon=self._spec.horizon
+        )
+        self._buffer = HistoryBuffer(self._spec.action, depth=self._spec.history)
+        self._history: History | None = None  # the newest, for what is asked between two images
+        self._driver = InForce(convert.check_command_fields(self.params.command_fields, self._spec.action.control_dim))
+        self._decodes = self._artifact.has_decoder and self.params.publish_imagined
+        self._latents = self.publisher("latent")
+        self._errors = self.publisher("prediction_error")
+        self._imagined = self.publisher("imagined")
+        self._worker = self.worker(self._understand, self._tell, self._refuse)
+        self.subscription("image", self._see)
+        self.subscription("command", self._driver.update)
+        self.service(Imagine, "imagine", self._imagine)
+
+    def _see(self, message: Image) -> None:
+        try:
+            observation = convert.observation(message, self._spec)
+        except InvalidInput as error:
+            self.get_logger().warning(f"no latent: {error}", throttle_duration_sec=1.0)
+            return
+        self._worker.submit(_Seen(observation, self._driver(), message.header.frame_id))
+
+    def _understand(self, seen: _Seen) -> _Understood:
+        latent = self._model.encode(seen.observation.data[None])[0]
+        signals = {name: float(value) for name, value in self._model.signals(latent).items()}
+        error = self._tracker.update(seen.observation.stamp, latent, seen.previous_control)
+        self._buffer.push(latent, seen.previous_control)
+        expected = self._expected() if self._decodes else None
+        return _Understood(latent, signals, error, self._buffer.history(self._spec.history), expected)
+
+    def _expected(self) -> ImageArray | None:
+        """The present, as it was imagined one model step ago under the controls that were then applied."""
+        steps = self._spec.history
+        if len(self._buffer) <= steps * self._spec.action.block:
+            return None
+        past = self._buffer.history(steps, before=self._spec.action.block)
+        predicted = self._model.predict(past, self._buffer.applied(1)[None])
+        return self._artifact.decode(predicted[:, 0, -1].mean(0)[None])[0]
+
+    def _tell(self, seen: _Seen, understood: _Understood) -> None:
+        stamp, self._history = seen.observation.stamp, understood.history
+        self._latents.publish(
+            convert.latent_message(understood.latent, understood.signals, self._spec, stamp, seen.frame)
+        )
+        if understood.error is not None:
+            self._errors.publish(convert.error_message(understood.error, self._spec))
+        if understood.imagined is not None:
+            self._imagined.publish(convert.image_message(understood.imagined, stamp, seen.frame))
+
+    def _refuse(self, _: _Seen, error: WorldpilotError) -> None:
+        self.get_logger().warning(f"no latent: {error}", throttle_duration_sec=1.0)
+
+    def _imagine(self, request: Imagine.Request, response: Imagine.Response) -> Imagine.Response:
+        try:
+            longest = self.params.max_imagine_horizon
+            if not 1 <= request.horizon <= longest:
+                raise InvalidInput(f"horizon must be between 1 and {longest} model steps, got {request.horizon}")
+            actions = convert.flat_actions(request.actions, request.horizon, self._spec)
+            if self._history is None:
+                raise NotReady("nothing has been seen yet")
+            predicted = self._model.predict(self._history, actions[None])
+            latents = predicted.mean(0)[0]  # (H, D)
+        except WorldpilotError as error:
+            response.message = str(error)
+            return response
+        now, step = self.now(), self._spec.action.control_dt * self._spec.action.block
+        stamps = now + step * np.arange(1, request.horizon + 1)
+        signals = self._model.signals(latents)
+        response.latents = [
+            convert.latent_message(latents[i], {name: v[i] for name, v in signals.items()}, self._spec, stamp, "")
+            for i, stamp in enumerate(stamps)
+        ]
+        if self._artifact.has_decoder:
+            frames = self._artifact.decode(latents)
+            response.frames = [convert.image_message(f, s, "") for f, s in zip(frames, stamps, strict=True)]
+        response.success = True
+        return response
+
+
+def main() -> None:
+    """Run the node."""
+    run(WorldModelNode)
+
+
+if __name__ == "__main__":
+    main()
