@@ -1,0 +1,196 @@
+"""A running graph seen from a plain Python program: the newest of what it says, and its services as methods."""
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import rclpy
+from rclpy.action.client import ActionClient
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
+from worldpilot_msgs.action import ReachGoal
+from worldpilot_msgs.msg import Alert, GroundTruth, PlannerStatus
+from worldpilot_msgs.srv import InjectFault, SwapReward
+
+from worldpilot.errors import InvalidInput, NotReady
+from worldpilot.graph import load
+from worldpilot_nodes import qos
+from worldpilot_nodes.convert import message_class
+
+_TOPICS = ("planner_status", "alert", "ground_truth")
+
+
+class Client:
+    """Blocking calls from one thread; messages arrive in another.
+
+    Args:
+        domain_id: ROS_DOMAIN_ID of the graph; None: as in the environment.
+        namespace: of the graph.
+        timeout: how long a service may take to appear or to answer [s].
+    """
+
+    def __init__(self, *, domain_id: int | None = None, namespace: str = "", timeout: float = 5.0) -> None:
+        self._newest: dict[str, Any] = {}  # topic -> message
+        self._timeout = timeout
+        self._arrived = threading.Condition()
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
+        self._node = rclpy.create_node("client", context=self._context, namespace=namespace)
+        topics = load().topics
+        for name in _TOPICS:
+            spec = topics[name]
+            self._node.create_subscription(
+                message_class(spec.type), name, lambda m, name=name: self._take(name, m), qos.SUBSCRIPTIONS[spec.qos]
+            )
+        self._swap = self._node.create_client(SwapReward, "mpc/swap_reward")
+        self._inject = self._node.create_client(InjectFault, "sim/inject_fault")
+        self._reach = ActionClient(self._node, ReachGoal, "mpc/reach_goal")
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._thread = threading.Thread(target=self._spin, name="client", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def status(self) -> PlannerStatus:
+        """The planner's newest."""
+        return self._newest["planner_status"]
+
+    @property
+    def moves(self) -> bool:
+        """Whether the planner runs freely."""
+        return self.status.state == PlannerStatus.RUNNING
+
+    @property
+    def held(self) -> bool:
+        """Whether the planner holds the robot."""
+        return self.status.state == PlannerStatus.HOLD
+
+    @property
+    def alarmed(self) -> bool:
+        """Whether the monitor asks for a hold."""
+        return self.alert.level == Alert.HOLD
+
+    @property
+    def alert(self) -> Alert:
+        """The monitor's newest."""
+        return self._newest["alert"]
+
+    @property
+    def truth(self) -> GroundTruth:
+        """The simulator's newest."""
+        return self._newest["ground_truth"]
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self._executor.shutdown(timeout_sec=1.0)
+        self._context.try_shutdown()
+        self._thread.join(timeout=2.0)
+        self._node.destroy_node()
+
+    def wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Block until `condition` holds, looking at each message; False if it doesn't within `timeout` [s]."""
+        with self._arrived:
+            return self._arrived.wait_for(condition, max(timeout, 0.0))
+
+    def wait_ready(self, timeout: float) -> None:
+        """Block until every topic has spoken and every service is there.
+
+        Raises:
+            NotReady: something is missing after `timeout` [s].
+        """
+        end = time.monotonic() + timeout
+        if not self.wait_until(lambda: all(name in self._newest for name in _TOPICS), timeout):
+            raise NotReady(
+                f"nothing came on {', '.join(n for n in _TOPICS if n not in self._newest)} in {timeout:.0f} s"
+            )
+        waits = {
+            "mpc/swap_reward": self._swap.wait_for_service,
+            "sim/inject_fault": self._inject.wait_for_service,
+            "mpc/reach_goal": self._reach.wait_for_server,
+        }
+        for name, wait in waits.items():
+            if not wait(timeout_sec=max(end - time.monotonic(), 0.0)):
+                raise NotReady(f"{name} is not there after {timeout:.0f} s")
+
+    def swap_reward(self, spec: Mapping[str, Any]) -> SwapReward.Response:
+        """Ask for another reward; the answer says whether it was accepted, and if not, why."""
+        return self._call(self._swap, SwapReward.Request(spec_json=json.dumps(spec)))
+
+    def inject_fault(self, name: str, **params: float) -> None:
+        """Make something go wrong in the simulation.
+
+        Raises:
+            InvalidInput: it was refused.
+        """
+        response = self._call(self._inject, InjectFault.Request(name=name, params_json=json.dumps(params)))
+        if not response.success:
+            raise InvalidInput(response.message)
+
+    def reach_pose(
+        self, x: float, y: float, yaw: float, *, tolerance: float, yaw_tolerance: float, timeout: float
+    ) -> "Reaching":
+        """Start the action for a goal pose [m, m, rad]; returns when it is accepted.
+
+        Raises:
+            InvalidInput: it was rejected.
+        """
+        goal = ReachGoal.Goal(kind=ReachGoal.Goal.POSE, x=x, y=y, yaw=yaw, timeout=timeout)
+        goal.tolerance, goal.yaw_tolerance = tolerance, yaw_tolerance
+        reaching = Reaching()
+        handle = self._wait(self._reach.send_goal_async(goal, feedback_callback=reaching.hear), "mpc/reach_goal")
+        if not handle.accepted:
+            raise InvalidInput("mpc/reach_goal: the goal was rejected; the mpc node's log says why")
+        reaching.start(handle)
+        return reaching
+
+    def _call(self, client: Any, request: Any) -> Any:
+        return self._wait(client.call_async(request), client.srv_name)
+
+    def _wait(self, future: Future, what: str) -> Any:
+        done = threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        if not done.wait(self._timeout):
+            raise NotReady(f"{what} has not answered in {self._timeout:.0f} s")
+        return future.result()
+
+    def _take(self, topic: str, message: Any) -> None:
+        with self._arrived:
+            self._newest[topic] = message
+            self._arrived.notify_all()
+
+    def _spin(self) -> None:
+        with contextlib.suppress(ExternalShutdownException):
+            self._executor.spin()
+
+
+class Reaching:
+    """A ReachGoal under way."""
+
+    def __init__(self) -> None:
+        self.feedback: ReachGoal.Feedback | None = None  # the newest
+        self.result: ReachGoal.Result | None = None  # None while it is under way
+
+    def start(self, handle: Any) -> None:
+        """The goal was accepted."""
+        handle.get_result_async().add_done_callback(self._finish)
+
+    def hear(self, message: Any) -> None:
+        """Feedback has arrived."""
+        self.feedback = message.feedback
+
+    def _finish(self, future: Future) -> None:
+        answer = future.result()
+        assert answer is not None
+        self.result = answer.result

@@ -1,0 +1,110 @@
+"""`worldpilot demo`: the graph over real DDS, the story, the report."""
+
+import argparse
+import importlib.util
+import os
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from worldpilot import __version__, graph
+from worldpilot.errors import InvalidInput, UnknownName
+from worldpilot.supervisor import Supervisor, ros_environment
+
+TASKS = ("push_t",)  # tasks that have a story
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("task", nargs="?", default="push_t", help="which story (default: push_t)")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="runs/<stamp>/ is made in here (default: runs)")
+    parser.add_argument("--artifact", type=Path, help="model folder (default: the one shipped for the task)")
+    parser.add_argument("--seed", type=int, default=0, help="of the world, the proposals and the planner (default: 0)")
+    parser.add_argument("--goal-s", type=float, default=40.0, help="time to reach the goal [s] (default: 40)")
+    parser.add_argument("--swap-s", type=float, default=25.0, help="time for each swapped reward [s] (default: 25)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 if the story could be told: swaps accepted, alerts raised, no orphans. The goal is reported, not required."""
+    if args.task not in TASKS:
+        raise UnknownName("demo task", args.task, TASKS)
+    if min(args.goal_s, args.swap_s) < 2 or args.seed < 0:
+        raise InvalidInput("--goal-s and --swap-s must be at least 2 s, --seed at least 0")
+    if importlib.util.find_spec("worldpilot_nodes") is None:  # not sourced: once more, in the ROS environment
+        command = [sys.executable, "-m", "worldpilot.cli.main", *sys.argv[1:]]
+        os.execve(sys.executable, command, ros_environment())
+    return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    # What only the demo needs: ROS, the simulation, the packages of the report.
+    from worldpilot_nodes.client import Client
+
+    from worldpilot.demo import host, report
+    from worldpilot.demo.story import Story, Timing
+    from worldpilot.models.artifact import Artifact, zoo_path
+
+    started, begin = datetime.now(), time.monotonic()
+    artifact = Artifact.load(args.artifact or zoo_path(args.task))
+    folder = (args.out / started.strftime("%Y%m%d-%H%M%S")).resolve()
+    folder.mkdir(parents=True)
+    domain = int(os.environ.get("ROS_DOMAIN_ID") or host.free_domain())
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    settings: dict[str, dict[str, Any]] = {node: {"seed": args.seed} for node in ("sim", "action_prior", "mpc")}
+    settings |= {"*": {"artifact": str(artifact.path)}, "recorder": {"path": str(folder / report.RECORDING)}}
+    say(f"{args.task}: model {artifact.spec.model_id}, seed {args.seed}, ROS domain {domain}")
+    with (folder / "nodes.log").open("w") as log:
+        supervisor = Supervisor(
+            graph.load(),
+            task=args.task,
+            settings=settings,
+            echo=lambda node, line: print(f"[{node}] {line}", file=log, flush=True),
+            domain_id=domain,
+        )
+        with supervisor:
+            supervisor.wait_for("active", timeout=60)
+            with Client(domain_id=domain) as client:
+                client.wait_ready(timeout=20)
+                say(f"graph up after {time.monotonic() - begin:.1f} s: {', '.join(supervisor.status)}")
+                outcome = Story(client, Timing(goal=args.goal_s, swap=args.swap_s), say).tell()
+    left = host.processes_of(os.getpid())
+    say(f"graph ended; orphan processes: {len(left)}" + "".join(f"\n  {line}" for line in left))
+    say("writing video, plots and report")
+    facts = {
+        "task": args.task,
+        "seed": args.seed,
+        "model_id": artifact.spec.model_id,
+        "version": __version__,
+        "started": started.isoformat(timespec="seconds"),
+        "duration_s": round(time.monotonic() - begin, 1),
+        "orphans": len(left),
+    }
+    threshold = (artifact.thresholds or {}).get("limits", {}).get("surprise")
+    written = report.write(folder, outcome, facts, threshold)
+    say("\n".join(summary(written)))
+    say(f"{folder / 'report.html'}   ({time.monotonic() - begin:.0f} s in all)")
+    told = written["swap"]["accepted"] and written["alert"]["raised"] and written["alert"]["held"]
+    return 0 if told and not left else 1
+
+
+def summary(report: dict[str, Any]) -> list[str]:
+    """The report in four lines; what did not work says so."""
+    goal, swap, alert = report["goal"], report["swap"], report["alert"]
+    reached = "goal reached" if report["goal_reached"] else "GOAL NOT REACHED"
+    swapped = "rewards swapped live" if swap["accepted"] else "A SWAP WAS REFUSED"
+    raised = "alerts raised, robot held" if alert["raised"] and alert["held"] else "NOT EVERY FAULT WAS NOTICED"
+    went_on = "went on" if alert["recovered"] else "DID NOT GO ON after each"
+    slowest = "" if alert["delay_s"] is None else f", at most {alert['delay_s']:.2f} s after the fault"
+    swaps = ", ".join(f"{entry['best_overlap']:.2f}" for entry in swap["swaps"])
+    return [
+        f"{reached}: best overlap {goal['best_overlap']:.2f} in {goal['seconds']:.0f} s",
+        f"{swapped}: {swap['latency_ms']:.0f} ms at most, {swap['missed_ticks']} missed ticks; best overlaps {swaps}",
+        f"{raised}{slowest}, {went_on}; holds without a fault: {alert['unprovoked']}",
+        f"orphan processes: {report['orphans']}",
+    ]
+
+
+def say(text: str) -> None:
+    """A line of the story."""
+    print(text, flush=True)

@@ -1,0 +1,1 @@
+"""The whole story in simulation: told over DDS, recorded, reported."""
