@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import yaml
 
@@ -125,15 +125,22 @@ class Supervisor:
         """Block until `nodes` (default: all) are in `state`.
 
         Raises:
-            NotReady: they are not within `timeout` [s]; the message says in which states they are and why.
+            NotReady: a node was refused at configure, or they are not there within `timeout` [s]; the message says in
+                which states they are and why.
         """
         names = list(nodes or self._nodes)
+
+        def late() -> dict[str, NodeStatus]:
+            return {name: self._status[name] for name in names if self._status[name].state != state}
+
+        def settled() -> bool:
+            return not late() or any(status.state == "unconfigured" for status in late().values())
+
         with self._changed:
-            reached = self._changed.wait_for(lambda: all(self._status[n].state == state for n in names), timeout)
-            if not reached:
-                late = {n: s for n in names if (s := self._status[n]).state != state}
-                states = "; ".join(f"{n} is {s.state} {s.reason}".strip() for n, s in late.items())
-                raise NotReady(f"not {state} after {timeout:.0f} s: {states}")
+            self._changed.wait_for(settled, timeout)
+            if late():
+                states = "; ".join(f"{name} is {s.state} {s.reason}".strip() for name, s in late().items())
+                raise NotReady(f"not all nodes are {state} within {timeout:.0f} s: {states}")
 
     def kill(self, node: str, sig: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to a node's process; if that ends it, it is started again."""
@@ -192,18 +199,23 @@ class Supervisor:
             self._processes[name] = process
         self._set(name, state="starting", pid=process.pid, starts=self._status[name].starts + 1, reason="")
         assert process.stdout is not None
-        for line in process.stdout:
+        log = threading.Thread(target=self._listen, args=(name, process.stdout), daemon=True)
+        log.start()
+        code = process.wait()
+        _signal_group(process.pid, signal.SIGKILL)  # what it may have started itself, which would keep the log open
+        log.join(timeout=1.0)
+        with self._changed:
+            del self._processes[name]
+            self._changed.notify_all()
+        return code
+
+    def _listen(self, name: str, log: IO[str]) -> None:
+        for line in log:
             self._echo(name, line.rstrip())
             if found := _STATE.search(line):
                 self._set(name, state=found[1])
             elif "[ERROR]" in line or "[FATAL]" in line:
                 self._set(name, reason=f"({line.split(']: ', 1)[-1].strip()})")
-        code = process.wait()
-        _signal_group(process.pid, signal.SIGKILL)  # whatever it may have started itself
-        with self._changed:
-            del self._processes[name]
-            self._changed.notify_all()
-        return code
 
     def _set(self, name: str, **changes: Any) -> None:
         with self._changed:

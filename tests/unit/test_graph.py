@@ -1,0 +1,155 @@
+"""The graph as data, and the launch file and the parameter file that must agree with it."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from worldpilot import graph as graphs
+from worldpilot.errors import InvalidInput, UnknownName
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCH = ROOT / "launch"
+NODES = ROOT / "ros2_ws" / "src" / "worldpilot_nodes"
+
+
+@pytest.fixture
+def graph() -> graphs.Graph:
+    return graphs.load(LAUNCH / "graph.yaml")
+
+
+class Recorded:
+    """Stands for a class of `launch`, which pip-only hosts lack: keeps its arguments, refuses unknown ones."""
+
+    allowed: frozenset[str] | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if self.allowed is not None and (unknown := set(kwargs) - self.allowed):
+            raise TypeError(f"{type(self).__name__} takes no {unknown}")
+        self.args, self.kwargs = args, kwargs
+
+
+def recorded(name: str, *allowed: str) -> type[Recorded]:
+    return type(name, (Recorded,), {"allowed": frozenset(allowed)})
+
+
+# The keyword arguments that launch 3.4 and launch_ros 0.26 (Jazzy) have.
+PROCESS = ("output", "respawn", "respawn_delay", "condition", "emulate_tty", "sigterm_timeout", "sigkill_timeout")
+ROS_NODE = ("name", "namespace", "package", "executable", "parameters", "remappings", "ros_arguments", "arguments")
+MODULES = {
+    "launch": {"LaunchDescription": recorded("LaunchDescription")},
+    "launch.actions": {
+        "DeclareLaunchArgument": recorded("DeclareLaunchArgument", "default_value", "description", "choices")
+    },
+    "launch.conditions": {"IfCondition": recorded("IfCondition")},
+    "launch.substitutions": {"LaunchConfiguration": recorded("LaunchConfiguration", "default")},
+    "launch_ros": {},
+    "launch_ros.actions": {"LifecycleNode": recorded("LifecycleNode", *ROS_NODE, *PROCESS)},
+    "launch_ros.parameter_descriptions": {"ParameterValue": recorded("ParameterValue", "value_type")},
+}
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The actions of the launch file."""
+    for name, contents in MODULES.items():
+        module = ModuleType(name)
+        module.__dict__.update(contents)
+        monkeypatch.setitem(sys.modules, name, module)
+    spec = importlib.util.spec_from_file_location("push_t_launch", LAUNCH / "push_t.launch.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.generate_launch_description().args[0]
+
+
+def of(actions: list[Any], kind: str) -> list[Any]:
+    return [action for action in actions if type(action).__name__ == kind]
+
+
+def test_launch_file_starts_the_nodes_of_the_graph(launched: list[Any], graph: graphs.Graph) -> None:
+    nodes = {node.kwargs["name"]: node.kwargs for node in of(launched, "LifecycleNode")}
+    assert list(nodes) == list(graph.nodes)
+    for name, node in graph.nodes.items():
+        made = nodes[name]
+        assert (made["package"], made["executable"]) == (node.package, node.executable)
+        assert made["respawn"] is True
+        assert made["respawn_delay"] == node.respawn_delay
+        assert made["condition"].args[0].args == (name,)  # sim:=false leaves sim out
+        assert [topic for topic, _ in made["remappings"]] == graph.remappable(node)
+
+
+def test_every_configuration_that_the_launch_file_uses_is_declared(launched: list[Any]) -> None:
+    declared = {argument.args[0] for argument in of(launched, "DeclareLaunchArgument")}
+    used: set[str] = set()
+
+    def collect(value: Any) -> None:
+        if isinstance(value, Recorded):
+            if type(value).__name__ == "LaunchConfiguration":
+                used.add(value.args[0])
+            collect([*value.args, *value.kwargs.values()])
+        elif isinstance(value, dict):
+            collect(list(value.values()))
+        elif isinstance(value, list | tuple):
+            for item in value:
+                collect(item)
+
+    collect(of(launched, "LifecycleNode"))
+    assert used == declared
+    assert all(isinstance(a.kwargs["default_value"], str) for a in of(launched, "DeclareLaunchArgument"))
+
+
+def test_the_parameter_file_sets_only_parameters_that_its_nodes_declare(graph: graphs.Graph) -> None:
+    text = (NODES / "worldpilot_nodes" / "params.py").read_text()
+    for pattern, content in yaml.safe_load(graph.parameters("push_t").read_text()).items():
+        node = pattern.removeprefix("/**/")
+        assert node in graph.nodes
+        start = text.index(f"\n{node.upper()} = (")
+        block = text[start : text.index("\n)\n", start)]
+        assert set(content["ros__parameters"]) <= set(re.findall(r'Param\(\s*"(\w+)"', block))
+
+
+def test_every_node_has_an_executable_and_a_module(graph: graphs.Graph) -> None:
+    setup = (NODES / "setup.py").read_text()
+    for node in graph.nodes.values():
+        assert f'"{node.executable}"' in setup
+        assert (NODES / "worldpilot_nodes" / f"{node.executable}.py").is_file()
+
+
+def test_whatever_is_subscribed_to_is_published(graph: graphs.Graph) -> None:
+    published = {topic for node in graph.nodes.values() for topic in node.publishes}
+    subscribed = {topic for node in graph.nodes.values() for topic in node.subscribes}
+    assert subscribed <= published
+
+
+def test_the_recorder_misses_nothing_but_the_clock(graph: graphs.Graph) -> None:
+    assert set(graph.topics) - set(graph.nodes["recorder"].subscribes) == {"/clock"}
+
+
+def test_an_unknown_task_lists_those_there_are(graph: graphs.Graph) -> None:
+    with pytest.raises(UnknownName, match="push_t"):
+        graph.parameters("push_s")
+
+
+def test_a_topic_that_is_not_declared_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "graph.yaml"
+    file.write_text(
+        "topics: {image: {type: sensor_msgs/msg/Image, qos: sensor}}\n"
+        "nodes: {a: {package: p, executable: a, respawn_delay: 1.0, subscribes: [imgae]}}\n"
+    )
+    with pytest.raises(UnknownName, match=r"imgae.*image"):
+        graphs.load(file)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "topics: {}", "{", "topics: {a: {kind: x}}\nnodes: {}"])
+def test_what_is_no_graph_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "graph.yaml"
+    file.write_text(text)
+    with pytest.raises(InvalidInput, match="not a graph"):
+        graphs.load(file)
