@@ -28,6 +28,9 @@ MAX_EXPONENT = 8
 
 # No quotes, brackets, braces, colons, backslashes, nothing beyond ASCII: most of Python is gone before it is parsed.
 _CHARACTERS = re.compile(r"[A-Za-z0-9_ \t\n+\-*/%().,<>=!]*")
+# Decimal numbers only; the sign of an exponent is outside the match.
+_NUMBERS = re.compile(r"(?<![\w])[\d.][\w.]*")
+_NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([eE]\d*)?")
 
 Values = npt.NDArray[Any]  # (N, H) float64 or bool, or a scalar of the same
 Environment = Mapping[str, Values]
@@ -61,7 +64,7 @@ class Expression(RewardPlugin):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        parse(self.expression)
+        compile_expression(self.expression, _AnyName())
 
     def bind(self, context: RewardContext) -> Self:
         return replace(self, compiled=compile_expression(self.expression, units(context.model_spec)))
@@ -109,6 +112,9 @@ def parse(text: str) -> ast.expr:
     if not _CHARACTERS.fullmatch(text):
         bad = next(c for c in text if not _CHARACTERS.fullmatch(c))
         raise RewardError(f"expression: the character {bad!a} is not allowed; only arithmetic, names and numbers are")
+    for number in _NUMBERS.findall(text):
+        if not _NUMBER.fullmatch(number):
+            raise RewardError(f"expression: {number[:64]!r} is not a decimal number")
     try:
         tree = ast.parse(" ".join(text.split()), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -122,7 +128,7 @@ def parse(text: str) -> ast.expr:
     return tree
 
 
-def compile_expression(text: str, names: Mapping[str, Unit]) -> Compiled:
+def compile_expression(text: str, names: Mapping[str, Unit | None]) -> Compiled:
     """Translate an expression over these names.
 
     Raises:
@@ -146,10 +152,20 @@ def parse_unit(text: str) -> Unit:
     return _unit(powers)
 
 
+class _AnyName(dict[str, Unit | None]):
+    """Before the model is known, any name may turn out to exist, in any unit."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> None:
+        return None
+
+
 # --- the translation ---------------------------------------------------------------------------------------------
 
 
-def _translate(node: ast.expr, names: Mapping[str, Unit]) -> Compiled:
+def _translate(node: ast.expr, names: Mapping[str, Unit | None]) -> Compiled:
     """One node of the tree, its children first."""
     match node:
         case ast.Constant(value=bool() | complex()) | ast.Constant(value=None):

@@ -14,7 +14,7 @@ from worldpilot.types import FloatArray, Rollouts
 class GoalLatent(RewardPlugin):
     """Get to the latent of a goal image: minus the mean squared latent distance."""
 
-    when: When = param("best", help="which step of the horizon counts")
+    when: When = param("last", help="which step of the horizon counts")
     discount: float = param(0.9, low=0.0, high=1.0, help="worth of an improvement one model step later")
     goal: FloatArray | None = bound()
 
@@ -44,9 +44,9 @@ class GoalPose(RewardPlugin):
     x: float = param(low=-100, high=100, help="goal position [m]")
     y: float = param(low=-100, high=100, help="goal position [m]")
     yaw: float | None = param(None, low=-100, high=100, help="goal angle [rad]; null: any angle will do")
-    length: float = param(0.08, low=0.0, high=100, help="what a radian counts in metres [m]")
+    length: float = param(0.1, low=0.0, high=100, help="what a radian counts in metres [m]")
     object: str = param("block", high=64, help="reads the signals <object>_x, <object>_y, <object>_yaw")
-    when: When = param("best", help="which step of the horizon counts")
+    when: When = param("last", help="which step of the horizon counts")
     discount: float = param(0.9, low=0.0, high=1.0, help="worth of an improvement one model step later")
     approach: float = param(0.0, low=0.0, high=100, help="weight of the pusher's squared distance beyond `reach`")
     reach: float = param(0.06, low=0.0, high=100, help="distance from the object at which `approach` vanishes [m]")

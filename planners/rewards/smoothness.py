@@ -10,9 +10,10 @@ from worldpilot.types import FloatArray, Rollouts
 
 @dataclass(frozen=True)
 class Smoothness(RewardPlugin):
-    """Change controls gently: minus the mean squared change per control step, 1 = as fast as the rate limits allow.
+    """Change controls gently: minus the mean squared change per control step.
 
-    Changes are taken at the control rate and begin with the change from the control in force now.
+    Changes are in units of the largest that the rate limits allow, taken at the control rate, and begin with the
+    change from the control in force now.
     """
 
     def score(self, rollouts: Rollouts) -> FloatArray:

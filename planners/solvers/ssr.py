@@ -17,8 +17,8 @@ class SsrConfig:
     refinements: int = 2  # rounds around the elites, after the first round
     elites: int = 8  # candidates that refinements start from
     noise: float = 0.5  # standard deviation in the first round
-    shrink: float = 0.5  # of the noise, from round to round
-    beta: float = 1.5  # correlation of the noise in time, see `noise`
+    shrink: float = 0.3  # of the noise, from round to round
+    beta: float = 2.0  # correlation of the noise in time, see `noise`
 
     def __post_init__(self) -> None:
         require(self, samples=self.samples, elites=self.elites, noise=self.noise, shrink=self.shrink)

@@ -1,0 +1,196 @@
+"""The tick, and replacing the reward between two of them."""
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from worldpilot.contracts import WorldModel
+from worldpilot.planners.gate import Gate, GateConfig, GateState
+from worldpilot.planners.mpc import Mpc, Tick
+from worldpilot.planners.rewards.registry import parse_spec, reward_id
+from worldpilot.planners.solvers import make
+from worldpilot.types import AlertLevel, RewardSpec
+
+DT = 0.1
+
+
+def pose(x: float, y: float) -> RewardSpec:
+    return parse_spec(
+        {"terms": [{"plugin": "goal_pose", "params": {"x": x, "y": y}}, {"plugin": "smoothness", "weight": 1e-3}]}
+    )
+
+
+def controller(model: WorldModel, reward: RewardSpec | None = None, **settings: Any) -> Mpc:
+    gate = Gate(model.spec.action, GateConfig(recovery=2))
+    return Mpc(model, make("ssr", samples=32), reward, gate, seed=0, **settings)
+
+
+def drive(mpc: Mpc, position: np.ndarray, steps: int) -> tuple[np.ndarray, list[Tick]]:
+    """Close the loop around the point for some control steps."""
+    control, ticks = np.zeros(2, np.float32), []
+    for _ in range(steps):
+        ticks.append(mpc.tick(position, control, None))
+        control = ticks[-1].control
+        position = position + control * np.float32(DT)
+    return position, ticks
+
+
+def test_reaches_the_goal(point: WorldModel) -> None:
+    position, ticks = drive(controller(point, pose(0.2, -0.1)), np.zeros(2, np.float32), 25)
+    np.testing.assert_allclose(position, [0.2, -0.1], atol=0.02)
+    assert [tick.index for tick in ticks] == list(range(1, 26))
+    assert {tick.decision.state for tick in ticks} == {GateState.RUN}
+
+
+def test_same_seed_same_controls(point: WorldModel) -> None:
+    runs = [drive(controller(point, pose(0.1, 0.1)), np.zeros(2, np.float32), 8)[1] for _ in range(2)]
+    for a, b in zip(*runs, strict=True):
+        np.testing.assert_array_equal(a.control, b.control)
+
+
+def test_terms_add_up_to_the_score(point: WorldModel) -> None:
+    plan = controller(point, pose(0.1, 0.0)).tick(np.zeros(2, np.float32), np.zeros(2, np.float32), None).plan
+    assert plan is not None
+    assert set(plan.terms) == {"goal_pose", "smoothness"}
+    assert sum(plan.terms.values()) == pytest.approx(plan.score, abs=1e-6)
+
+
+def test_a_swap_is_in_force_at_the_next_tick(point: WorldModel) -> None:
+    mpc = controller(point, pose(0.2, 0.0))
+    position, _ = drive(mpc, np.zeros(2, np.float32), 5)
+    result = mpc.swap('{"terms": [{"plugin": "goal_pose", "params": {"x": -0.2, "y": 0}}]}')
+    assert result.accepted, result.message
+    assert result.in_force_tick == 6
+    position, ticks = drive(mpc, position, 25)
+    assert [tick.swapped for tick in ticks[:2]] == [True, False]
+    assert ticks[0].index == result.in_force_tick
+    assert ticks[0].reward is not None
+    assert (ticks[0].reward.id, ticks[0].reward.version) == (result.reward_id, 1)
+    np.testing.assert_allclose(position, [-0.2, 0.0], atol=0.02)
+
+
+def test_history_and_warm_start_survive_a_swap(point: WorldModel) -> None:
+    kept, swapped = controller(point, pose(0.2, 0.1)), controller(point, pose(0.2, 0.1))
+    position, _ = drive(kept, np.zeros(2, np.float32), 5)
+    drive(swapped, np.zeros(2, np.float32), 5)
+    assert swapped.swap(pose(0.2, 0.1)).accepted
+    for a, b in zip(drive(kept, position, 5)[1], drive(swapped, position, 5)[1], strict=True):
+        np.testing.assert_array_equal(a.control, b.control)
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("not json", "JSON"),
+        ('{"terms": []}', "terms"),
+        ('{"terms": [{"plugin": "nope"}]}', "valid names: expression, goal_latent, goal_pose"),
+        ('{"terms": [{"plugin": "goal_pose", "params": {"x": 0}}]}', "'y' is a required property"),
+        ('{"terms": [{"plugin": "goal_latent"}]}', "goal image"),
+        ('{"terms": [{"plugin": "expression", "params": {"expression": "height"}}]}', "block_x"),
+        ('{"terms": [{"plugin": "expression", "params": {"expression": "log(0 * block_x - 1)"}}]}', "not finite"),
+    ],
+)
+@pytest.mark.parametrize("ticks_before", [0, 3])
+def test_a_refused_swap_says_why_and_keeps_the_old_reward(
+    point: WorldModel, spec: str, says: str, ticks_before: int
+) -> None:
+    mpc = controller(point, pose(0.1, 0.0))
+    position, _ = drive(mpc, np.zeros(2, np.float32), ticks_before)
+    result = mpc.swap(spec)
+    assert not result.accepted
+    assert says in result.message
+    assert result.in_force_tick == 0
+    assert result.reward_id == reward_id(pose(0.1, 0.0))
+    (tick,) = drive(mpc, position, 1)[1]
+    assert tick.reward is not None
+    assert (tick.reward.id, tick.reward.version, tick.swapped) == (result.reward_id, 0, False)
+
+
+def test_a_reward_that_is_too_slow_is_refused(point: WorldModel) -> None:
+    result = controller(point, pose(0.1, 0.0), swap_budget_s=0.0).swap(pose(0.2, 0.0))
+    assert not result.accepted
+    assert "budget" in result.message
+
+
+def test_without_a_reward_it_holds_until_one_comes(point: WorldModel) -> None:
+    mpc = controller(point)
+    (tick,) = drive(mpc, np.zeros(2, np.float32), 1)[1]
+    assert tick.decision.state is GateState.HOLD
+    assert "no reward" in tick.decision.reason
+    assert mpc.swap(pose(0.1, 0.0)).accepted
+    assert drive(mpc, np.zeros(2, np.float32), 3)[1][-1].decision.state is GateState.RUN
+
+
+@pytest.mark.parametrize("bad", [np.full(2, np.nan, np.float32), np.zeros(3, np.float32)])
+def test_a_bad_latent_holds_and_recovers(point: WorldModel, bad: np.ndarray) -> None:
+    mpc = controller(point, pose(0.1, 0.0))
+    drive(mpc, np.zeros(2, np.float32), 3)
+    tick = mpc.tick(bad, np.zeros(2, np.float32), None)
+    assert tick.plan is None
+    assert tick.decision.state is GateState.HOLD
+    assert "latent" in tick.decision.reason
+    states = [tick.decision.state for tick in drive(mpc, np.zeros(2, np.float32), 3)[1]]
+    assert states == [GateState.HOLD, GateState.RUN, GateState.RUN]
+
+
+def test_bad_proposals_hold(point: WorldModel) -> None:
+    mpc = controller(point, pose(0.1, 0.0))
+    tick = mpc.tick(np.zeros(2, np.float32), np.zeros(2, np.float32), np.zeros((4, 9, 9), np.float32))
+    assert tick.decision.state is GateState.HOLD
+    assert "proposals must have shape (N, 4, 10)" in tick.decision.reason
+
+
+def test_the_alert_level_reaches_the_gate(point: WorldModel) -> None:
+    mpc, still = controller(point, pose(0.1, 0.0)), np.zeros(2, np.float32)
+    assert mpc.tick(still, still, None, alert_level=AlertLevel.HOLD).decision.state is GateState.HOLD
+    assert mpc.tick(still, still, None, alert_level=None).decision.state is GateState.HOLD
+
+
+def test_goals_move_without_changing_the_kind_of_reward(point: WorldModel) -> None:
+    mpc = controller(point, pose(0.2, 0.0))
+    assert mpc.set_goal_pose(0.0, 0.15, None).accepted
+    assert mpc.reward is not None
+    assert [term.plugin for term in mpc.reward.spec.terms] == ["goal_pose", "smoothness"]
+    position, _ = drive(mpc, np.zeros(2, np.float32), 20)
+    np.testing.assert_allclose(position, [0.0, 0.15], atol=0.02)
+    assert not mpc.set_goal_pose(np.nan, 0.0, None).accepted
+
+
+def test_a_goal_latent_is_kept_for_rewards_to_come(point: WorldModel) -> None:
+    mpc = controller(point, pose(0.2, 0.0))
+    result = mpc.set_goal_latent(np.array([0.0, -0.15], np.float32))
+    assert result.accepted
+    assert "goal_latent" in result.message
+    assert mpc.swap('{"terms": [{"plugin": "goal_latent"}]}').accepted
+    position, _ = drive(mpc, np.zeros(2, np.float32), 20)
+    np.testing.assert_allclose(position, [0.0, -0.15], atol=0.02)
+    assert mpc.set_goal_latent(np.array([0.0, 0.1], np.float32)).accepted
+    position, _ = drive(mpc, position, 25)
+    np.testing.assert_allclose(position, [0.0, 0.1], atol=0.02)
+    assert not mpc.set_goal_latent(np.zeros(7, np.float32)).accepted
+    assert not mpc.set_goal_pose(0.0, 0.0, None).accepted  # no goal_pose term
+
+
+def test_swaps_from_another_thread_never_break_a_tick(point: WorldModel) -> None:
+    mpc, results, done = controller(point, pose(0.1, 0.0)), [], threading.Event()
+
+    def swap_all_the_time() -> None:
+        specs = [pose(0.1, 0.1), "junk", pose(-0.1, 0.0)]
+        while not done.is_set() and len(results) < 600:
+            results.append(mpc.swap(specs[len(results) % 3]))
+
+    thread = threading.Thread(target=swap_all_the_time)
+    thread.start()
+    _, ticks = drive(mpc, np.zeros(2, np.float32), 60)
+    done.set()
+    thread.join()
+    accepted = [result for result in results if result.accepted]
+    versions = [tick.reward.version for tick in ticks if tick.reward is not None]
+    assert len(accepted) == len(results) - len(results[1::3])
+    assert versions == sorted(versions)
+    assert versions[-1] > 0
+    assert mpc.reward is not None
+    assert mpc.reward.version == len(accepted)
+    assert all(tick.plan is not None for tick in ticks)
