@@ -68,6 +68,7 @@ def _run(args: argparse.Namespace) -> int:
                 client.wait_ready(timeout=20)
                 say(f"graph up after {time.monotonic() - begin:.1f} s: {', '.join(supervisor.status)}")
                 outcome = Story(client, Timing(goal=args.goal_s, swap=args.swap_s), say).tell()
+            restarts = {node: status.starts - 1 for node, status in supervisor.status.items() if status.starts > 1}
     left = host.processes_of(os.getpid())
     say(f"graph ended; orphan processes: {len(left)}" + "".join(f"\n  {line}" for line in left))
     say("writing video, plots and report")
@@ -78,6 +79,7 @@ def _run(args: argparse.Namespace) -> int:
         "version": __version__,
         "started": started.isoformat(timespec="seconds"),
         "duration_s": round(time.monotonic() - begin, 1),
+        "restarts": restarts,
         "orphans": len(left),
     }
     threshold = (artifact.thresholds or {}).get("limits", {}).get("surprise")
@@ -96,12 +98,16 @@ def summary(report: dict[str, Any]) -> list[str]:
     raised = "alerts raised, robot held" if alert["raised"] and alert["held"] else "NOT EVERY FAULT WAS NOTICED"
     went_on = "went on" if alert["recovered"] else "DID NOT GO ON after each"
     slowest = "" if alert["delay_s"] is None else f", at most {alert['delay_s']:.2f} s after the fault"
+    restarts = ", ".join(f"{node} {count}x" for node, count in report["restarts"].items())
+    restarted = (
+        f"NODES ENDED AND WERE STARTED AGAIN: {restarts} (see nodes.log)" if restarts else "no node was restarted"
+    )
     swaps = ", ".join(f"{entry['best_overlap']:.2f}" for entry in swap["swaps"])
     return [
         f"{reached}: best overlap {goal['best_overlap']:.2f} in {goal['seconds']:.0f} s",
         f"{swapped}: {swap['latency_ms']:.0f} ms at most, {swap['missed_ticks']} missed ticks; best overlaps {swaps}",
         f"{raised}{slowest}, {went_on}; holds without a fault: {alert['unprovoked']}",
-        f"orphan processes: {report['orphans']}",
+        f"orphan processes: {report['orphans']}; {restarted}",
     ]
 
 

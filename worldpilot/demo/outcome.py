@@ -12,6 +12,7 @@ class Event:
 
     stamp: float  # [s since the epoch]
     kind: str  # "goal", "swap", "refused", "fault", "repair", "end"
+    label: str  # in two or three words
     text: str
     goal: tuple[float, float, float] | None = None  # x [m], y [m], yaw [rad] that is aimed at from then on
 

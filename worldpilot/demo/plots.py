@@ -79,14 +79,13 @@ def _finish(figure: Any, axes: Any, events: Sequence[Event], start: float, path:
     for number, event in enumerate(events):
         if event.kind in _COLOURS:
             axes.axvline(event.stamp - start, color=_COLOURS[event.kind], lw=1)
-            label = f" {event.text.split(':')[0] if event.kind in ('goal', 'fault') else event.text.split(': ')[-1]}"
-            height = 1.02 + 0.055 * (number % 3)
             axes.text(
                 event.stamp - start,
-                height,
-                label,
+                1.02 + 0.055 * (number % 3),
+                f" {event.label} ",
                 fontsize=8,
                 color=_COLOURS[event.kind],
+                ha="right" if event.stamp - start > 0.85 * (events[-1].stamp - start) else "left",
                 transform=axes.get_xaxis_transform(),
             )
     axes.set_xlim(-1, events[-1].stamp - start + 1)

@@ -25,7 +25,7 @@ def write(folder: Path, outcome: Outcome, facts: dict[str, Any], threshold: floa
     Args:
         folder: the run's.
         outcome: what the story measured.
-        facts: what only the caller knows: task, seed, model_id, version, started, duration_s, orphans.
+        facts: what only the caller knows: task, seed, model_id, version, started, duration_s, restarts, orphans.
         threshold: the monitor's, of the surprise; None if the model has none.
 
     Raises:

@@ -12,40 +12,9 @@ from typing import Any
 import numpy as np
 from worldpilot_nodes.client import Client, Reaching
 
+from worldpilot.demo.goals import BLOCK_COLOUR, ELSEWHERE, GOAL, SWAP_EXPRESSION, SWAP_POSE, SWAP_REFUSED, TURNED
 from worldpilot.demo.outcome import REACHED, Event, Outcome
 from worldpilot.sim import geometry
-from worldpilot.sim.push_t import GOAL, Appearance
-
-ELSEWHERE = np.array([0.05, 0.03, -np.pi / 4 + 0.4])  # x [m], y [m], yaw [rad]
-TURNED = GOAL + [0, 0, np.pi / 2]
-
-SWAP_POSE: dict[str, Any] = {
-    "name": "another goal pose",
-    "terms": [
-        {
-            "plugin": "goal_pose",
-            "params": {"x": ELSEWHERE[0], "y": ELSEWHERE[1], "yaw": round(ELSEWHERE[2], 4), "approach": 0.1},
-        }
-    ],
-}
-SWAP_EXPRESSION: dict[str, Any] = {
-    "name": "push with the block turned by 90°",
-    "terms": [
-        {
-            "plugin": "expression",
-            "params": {
-                "expression": "-block_x**2 - block_y**2 - 0.0064 * angle_diff(block_yaw, pi/4)**2"
-                " - 0.1 * max(hypot(pusher_x - block_x, pusher_y - block_y) - 0.06, 0)**2",
-                "when": "best",
-                "discount": 0.9,
-            },
-        }
-    ],
-}
-SWAP_REFUSED: dict[str, Any] = {
-    "name": "a signal that the model does not have",
-    "terms": [{"plugin": "expression", "params": {"expression": "-block_z**2"}}],
-}
 
 Say = Callable[[str], None]
 
@@ -70,17 +39,17 @@ class Story:
     def tell(self) -> Outcome:
         """All chapters."""
         self._push_to_goal()
-        self._swap(SWAP_POSE, ELSEWHERE)
+        self._swap("another pose", SWAP_POSE, ELSEWHERE)
         self._refused_swap()
-        self._swap(SWAP_EXPRESSION, TURNED)
+        self._swap("turned by 90°", SWAP_EXPRESSION, TURNED)
         self._fault("teleport", "somebody moves the block")
         self._fault("recolour", "somebody paints the block", repair="the block gets its colour back")
-        self._mark("end", "end")
+        self._mark("end", "end", "the story is told")
         return self._outcome
 
     def _push_to_goal(self) -> None:
         limit, x, y, yaw = self._timing.goal, *map(float, GOAL)
-        self._mark("goal", f"goal: x {x:.2f} m, y {y:.2f} m, yaw {np.degrees(yaw):.0f}°", GOAL)
+        self._mark("goal", "goal", f"goal: x {x:.2f} m, y {y:.2f} m, yaw {np.degrees(yaw):.0f}°", GOAL)
         # Tolerances stricter than the overlap that ends the chapter; the swap that follows ends the action.
         reaching = self._client.reach_pose(x, y, yaw, tolerance=0.003, yaw_tolerance=0.03, timeout=limit + 10)
         best, took = self._watch(GOAL, limit, lambda: reaching.result is not None)
@@ -91,9 +60,9 @@ class Story:
             "by_the_model": self._by_the_model(reaching),
         }
 
-    def _swap(self, spec: dict[str, Any], goal: geometry.Pose) -> None:
+    def _swap(self, label: str, spec: dict[str, Any], goal: geometry.Pose) -> None:
         before, was_running = self._client.status, self._client.moves
-        self._mark("swap", f"live swap: {spec['name']}", goal)
+        self._mark("swap", f"swap: {label}", f"live swap: {spec['name']}", goal)
         asked = time.monotonic()
         answer = self._client.swap_reward(spec)
         answered = time.monotonic()
@@ -125,7 +94,7 @@ class Story:
         self._outcome.swaps.append(swap)
 
     def _refused_swap(self) -> None:
-        self._mark("refused", f"a swap that must be refused: {SWAP_REFUSED['name']}")
+        self._mark("refused", "refused swap", f"a swap that must be refused: {SWAP_REFUSED['name']}")
         before = self._client.status.reward_id
         answer = self._client.swap_reward(SWAP_REFUSED)
         kept = answer.reward_id == before
@@ -135,7 +104,7 @@ class Story:
     def _fault(self, name: str, text: str, repair: str = "") -> None:
         """Inject; wait for the alert, for the hold, for the planner to go on. A fault that lasts is repaired."""
         quiet = self._client.wait_until(self._goes_on, self._timing.recovery)
-        self._mark("fault", f"{name}: {text}")
+        self._mark("fault", name, f"{name}: {text}")
         injected = time.monotonic()
         self._client.inject_fault(name)
         raised = quiet and self._client.wait_until(lambda: self._client.alarmed, self._timing.alert)
@@ -144,17 +113,17 @@ class Story:
         self._say(f"  alert after {delay:.2f} s: {alert.message}" if raised else "  no alert")
         if held:
             self._say(f"  planner holds: {self._client.status.reason}")
-        recovered = held and self._client.wait_until(
-            self._goes_on, self._timing.alert if repair else self._timing.recovery
-        )
+        wait = self._timing.alert if repair else self._timing.recovery
+        recovered = held and self._client.wait_until(self._goes_on, wait)
         repaired = bool(repair) and not recovered
         if repaired:
-            self._mark("repair", repair)
-            self._client.inject_fault("recolour", **dict(zip("rgb", Appearance().block, strict=True)))
+            self._mark("repair", "repaired", repair)
+            self._client.inject_fault("recolour", **dict(zip("rgb", BLOCK_COLOUR, strict=True)))
             recovered = held and self._client.wait_until(self._goes_on, self._timing.recovery)
+        after = time.monotonic() - injected
         if held:
-            after = time.monotonic() - injected
             self._say(f"  planner goes on {after:.1f} s after the fault" if recovered else "  planner is still held")
+        self._client.wait_until(lambda: False, 1.0)  # so that the recording shows what came after
         self._outcome.faults.append(
             {
                 "fault": name,
@@ -165,7 +134,7 @@ class Story:
                 "held": held,
                 "recovered": recovered,
                 "repaired": repaired,
-                "recovered_after_s": round(time.monotonic() - injected, 2) if recovered else None,
+                "recovered_after_s": round(after, 2) if recovered else None,
             }
         )
 
@@ -195,11 +164,12 @@ class Story:
         self._say(f"  {took:5.1f} s  {numbers}{state}")
 
     def _goes_on(self) -> bool:
-        return self._client.moves and not self._client.alarmed
+        """Whether the planner runs, the monitor has nothing against it, and predictions are being compared."""
+        return self._client.moves and not self._client.alarmed and self._client.age("prediction_error") < 0.2
 
-    def _mark(self, kind: str, text: str, goal: geometry.Pose | None = None) -> None:
+    def _mark(self, kind: str, label: str, text: str, goal: geometry.Pose | None = None) -> None:
         target = None if goal is None else (float(goal[0]), float(goal[1]), float(goal[2]))
-        self._outcome.events.append(Event(time.time(), kind, text, target))
+        self._outcome.events.append(Event(time.time(), kind, label, text, target))
         self._say(text)
 
     def _by_the_model(self, reaching: Reaching) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from worldpilot.types import ImageArray
 
 FPS = 10.0  # the control rate: real time
 FIELD = 0.52  # [m], the camera of push_t covers a square of this side on the table
-_SIDE, _GAP, _STRIP = 320, 8, 84  # [px]
+_SIDE, _GAP, _TITLE, _STRIP = 320, 8, 24, 80  # [px]
 _INK, _GREEN, _RED, _GREY = (30, 30, 30), (40, 150, 70), (200, 40, 40), (120, 120, 120)
 _LEVELS = ("nominal", "caution", "hold")
 
@@ -29,7 +29,7 @@ def write_video(path: Path, recording: Recording, events: Sequence[Event]) -> in
     Raises:
         WorldpilotError: OpenCV can't write WebM here.
     """
-    width, height = 2 * _SIDE + 3 * _GAP, _SIDE + 2 * _GAP + _STRIP
+    width, height = 2 * _SIDE + 3 * _GAP, _TITLE + _SIDE + _GAP + _STRIP
     codec = cv2.VideoWriter.fourcc(*"VP80")
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, FPS, (width, height))
     if not writer.isOpened():
@@ -40,8 +40,11 @@ def write_video(path: Path, recording: Recording, events: Sequence[Event]) -> in
         canvas = np.full((height, width, 3), 245, np.uint8)
         goal = at([(event.stamp, event.goal) for event in events if event.goal], stamp)
         left = draw_goal(_enlarged(image), goal[1]) if goal else _enlarged(image)
-        canvas[_GAP : _GAP + _SIDE, _GAP : _GAP + _SIDE] = left
-        canvas[_GAP : _GAP + _SIDE, 2 * _GAP + _SIDE : 2 * (_GAP + _SIDE)] = _right(recording, stamp)
+        right, title = _right(recording, stamp)
+        rows, second = slice(_TITLE, _TITLE + _SIDE), 2 * _GAP + _SIDE
+        canvas[rows, _GAP : _GAP + _SIDE], canvas[rows, second : second + _SIDE] = left, right
+        _text(canvas, (_GAP, 16), "camera, and the goal in force", _INK)
+        _text(canvas, (second, 16), title, _INK)
         _caption(canvas, recording, events, covered, stamp)
         writer.write(cv2.cvtColor(canvas, cv2.COLOR_RGB2BGR))
     writer.release()
@@ -57,19 +60,20 @@ def draw_goal(panel: Canvas, pose: Sequence[float], colour: tuple[int, int, int]
     return panel
 
 
-def _right(recording: Recording, stamp: float) -> Canvas:
-    """What was imagined for this moment; without a decoder, the signals that were read from the latent."""
+def _right(recording: Recording, stamp: float) -> tuple[Canvas, str]:
+    """What was imagined for this moment; without a decoder, what was read from the latent. With its title."""
     if recording.imagined:
         imagined = at(recording.imagined, stamp + 1e-3, within=0.05)
-        panel = _enlarged(imagined[1]) if imagined else np.full((_SIDE, _SIDE, 3), 200, np.uint8)
-        return _title(panel, "imagined 0.5 s before" if imagined else "nothing imagined yet")
+        if imagined is None:
+            return np.full((_SIDE, _SIDE, 3), 200, np.uint8), "nothing was imagined for this moment"
+        return _enlarged(imagined[1]), "imagined for this moment, 0.5 s before"
     panel = np.full((_SIDE, _SIDE, 3), 225, np.uint8)
     if entry := at(recording.read, stamp + 1e-3, within=0.3):
         read = entry[1]
         draw_goal(panel, (read["block_x"], read["block_y"], read["block_yaw"]), (60, 80, 130))
         centre = _pixels(np.array([[read["pusher_x"], read["pusher_y"]]]), _SIDE)[0]
         cv2.circle(panel, (int(centre[0]), int(centre[1])), round(0.014 / FIELD * _SIDE), _RED, 2, cv2.LINE_AA)
-    return _title(panel, "read from the latent")
+    return panel, "read from the latent"
 
 
 def _caption(
@@ -80,28 +84,23 @@ def _caption(
     stamp: float,
 ) -> None:
     """Below the pictures: time, what happens, overlap, planner and monitor."""
-    top = _SIDE + 2 * _GAP
+    top = _TITLE + _SIDE
     event = at([(event.stamp, event.text) for event in events], stamp)
     overlap, alert, status = at(covered, stamp), at(recording.alerts, stamp), at(recording.status, stamp)
     level = alert[1] if alert else 0
-    _text(canvas, (_GAP, top + 18), f"{stamp - events[0].stamp:5.1f} s   {event[1] if event else ''}", _INK)
+    _text(canvas, (_GAP, top + 22), f"{stamp - events[0].stamp:5.1f} s   {event[1] if event else ''}", _INK)
     if overlap:
-        _text(canvas, (_GAP, top + 42), f"overlap {overlap[1]:.2f}", _GREEN if overlap[1] > REACHED else _INK)
+        _text(canvas, (_GAP, top + 46), f"overlap {overlap[1]:.2f}", _GREEN if overlap[1] > REACHED else _INK)
     if status:
-        _text(canvas, (_GAP + 140, top + 42), f"score {status[1].score:.5f}   solve {status[1].solve_ms:.0f} ms", _GREY)
+        _text(canvas, (_GAP + 140, top + 46), f"score {status[1].score:.5f}   solve {status[1].solve_ms:.0f} ms", _GREY)
     colour = (_GREEN, (190, 130, 20), _RED)[level]
-    _text(canvas, (_GAP, top + 66), f"monitor: {_LEVELS[level]}", colour)
+    _text(canvas, (_GAP, top + 70), f"monitor: {_LEVELS[level]}", colour)
     if status and status[1].reason:
-        _text(canvas, (_GAP + 140, top + 66), f"planner: {status[1].reason}"[:70], _RED)
+        _text(canvas, (_GAP + 140, top + 70), f"planner: {status[1].reason}"[:70], _RED)
 
 
 def _enlarged(image: ImageArray) -> Canvas:
     return np.asarray(cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_CUBIC), np.uint8)
-
-
-def _title(panel: Canvas, text: str) -> Canvas:
-    _text(panel, (6, 16), text, _INK)
-    return panel
 
 
 def _text(canvas: Canvas, origin: tuple[int, int], text: str, colour: tuple[int, int, int]) -> None:

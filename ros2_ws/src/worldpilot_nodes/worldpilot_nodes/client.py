@@ -21,9 +21,10 @@ from worldpilot_msgs.srv import InjectFault, SwapReward
 from worldpilot.errors import InvalidInput, NotReady
 from worldpilot.graph import load
 from worldpilot_nodes import qos
+from worldpilot_nodes.base import Age
 from worldpilot_nodes.convert import message_class
 
-_TOPICS = ("planner_status", "alert", "ground_truth")
+_TOPICS = ("planner_status", "alert", "ground_truth", "prediction_error")
 
 
 class Client:
@@ -37,6 +38,7 @@ class Client:
 
     def __init__(self, *, domain_id: int | None = None, namespace: str = "", timeout: float = 5.0) -> None:
         self._newest: dict[str, Any] = {}  # topic -> message
+        self._ages = {name: Age() for name in _TOPICS}
         self._timeout = timeout
         self._arrived = threading.Condition()
         self._context = Context()
@@ -91,6 +93,10 @@ class Client:
     def truth(self) -> GroundTruth:
         """The simulator's newest."""
         return self._newest["ground_truth"]
+
+    def age(self, topic: str) -> float:
+        """How long ago a topic last spoke [s]."""
+        return self._ages[topic]()
 
     def close(self) -> None:
         """Leave the graph."""
@@ -168,6 +174,7 @@ class Client:
     def _take(self, topic: str, message: Any) -> None:
         with self._arrived:
             self._newest[topic] = message
+            self._ages[topic].touch()
             self._arrived.notify_all()
 
     def _spin(self) -> None:
