@@ -7,6 +7,7 @@ set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 WORKSPACE=$ROOT/ros2_ws
+WORKSPACE_STAMP=$WORKSPACE/install/.worldpilot-stamp
 WHEELS_VENV=$ROOT/.venv
 APT_VENV=$ROOT/.venv-ros
 APT_ROS=/opt/ros/jazzy
@@ -116,20 +117,24 @@ workspace_hash() {  # of every source below ros2_ws/src, through links
     sha256sum | cut -c1-16
 }
 
-build_workspace() {  # build_workspace STAMP COLCON...: the stamp begins with the environment it was built in
-  local stamp=$1 file=$WORKSPACE/install/.worldpilot-stamp
-  shift
-  is_done "$file" "$stamp" && return
-  say "building ros2_ws (about half a minute)"
-  if [ "$(cut -d' ' -f1 "$file" 2>/dev/null)" != "${stamp%% *}" ]; then
+remove_foreign_workspace() {  # remove_foreign_workspace ENVIRONMENT: what was built in another one
+  if [ "$(cut -d' ' -f1 "$WORKSPACE_STAMP" 2>/dev/null)" != "$1" ]; then
     rm -rf "$WORKSPACE/build" "$WORKSPACE/install" "$WORKSPACE/log"
   fi
+}
+
+build_workspace() {  # build_workspace ENVIRONMENT COLCON...
+  local stamp
+  stamp="$1 $(workspace_hash)"
+  shift
+  is_done "$WORKSPACE_STAMP" "$stamp" && return
+  say "building ros2_ws (about a minute the first time)"
   cd "$WORKSPACE"
   # colcon takes a ROS package whose package.xml it cannot read for plain Python, without a word
   if "$@" list | grep -v '(ros\.'; then fail "the packages above have no valid package.xml"; fi
   "$@" build --event-handlers desktop_notification- ||
     fail "colcon could not build ros2_ws: the reason stands above"
-  echo "$stamp" >"$file"
+  echo "$stamp" >"$WORKSPACE_STAMP"
 }
 
 # --- the two ways ---------------------------------------------------------------------------------------------------
@@ -153,10 +158,11 @@ from_wheels() {
     install --no-deps --no-build-isolation -e "$ROOT"
     echo "$package" >"$WHEELS_VENV/.package-stamp"
   fi
+  remove_foreign_workspace "$environment"
   set +u
   . "$WHEELS_VENV/ros_env.bash"
   set -u
-  build_workspace "$environment $(workspace_hash)" "$WHEELS_VENV/bin/python" -m colcon
+  build_workspace "$environment" "$WHEELS_VENV/bin/python" -m colcon
   say "ready: . .venv/ros_env.bash gives Python, ROS 2 and the workspace"
 }
 
@@ -178,7 +184,8 @@ from_apt() {
     echo "$environment" >"$APT_VENV/.package-stamp"
   fi
   "$APT_VENV/bin/python" -c 'import colcon_ros' 2>/dev/null || fail "apt-get install python3-colcon-common-extensions"
-  build_workspace "$environment $(workspace_hash)" "$APT_VENV/bin/python" -m colcon
+  remove_foreign_workspace "$environment"
+  build_workspace "$environment" "$APT_VENV/bin/python" -m colcon
   # `ros2 launch` is the system's Python, and launch files read the graph with worldpilot.graph
   for packages in "$WORKSPACE"/install/worldpilot_nodes/lib/python3*/site-packages; do
     ln -sfn "$ROOT/worldpilot" "$packages/worldpilot"
