@@ -67,6 +67,6 @@ def gather_actions(
 ) -> FloatArray:
     """Actions of shape (B, model_steps, A), normalised to [-1, 1], that follow the frames `first` of shape (B,)."""
     span = np.arange(model_steps * spec.block)
-    low, high = np.float32(spec.low), np.float32(spec.high)
+    low, high = np.asarray(spec.low, np.float32), np.asarray(spec.high, np.float32)
     normalised = (controls[first[:, None] + span] - low) / (high - low) * 2 - 1
     return spec.actions(normalised.astype(np.float32))
