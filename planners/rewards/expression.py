@@ -33,9 +33,8 @@ _NUMBERS = re.compile(r"(?<![\w])[\d.][\w.]*")
 _NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([eE]\d*)?")
 
 Values = npt.NDArray[Any]  # (N, H) float64 or bool, or a scalar of the same
-Environment = Mapping[str, Values]
 Unit = tuple[tuple[str, float], ...]  # base unit and exponent, sorted: (("m", 1), ("s", -1)); () is dimensionless
-Function = Callable[[Environment], Values]
+Function = Callable[[Mapping[str, Values]], Values]
 
 ONE: Unit = ()
 RADIAN: Unit = (("rad", 1.0),)
@@ -73,7 +72,7 @@ class Expression(RewardPlugin):
         if self.compiled is None:
             raise RewardError("reward: the expression is not bound to a model; call bind first")
         with np.errstate(all="ignore"):  # what is not finite is found by whoever ranks the scores
-            values = self.compiled.function(environment(rollouts))
+            values = self.compiled.function(Environment(rollouts))
             return reduce(np.broadcast_to(values, (len(rollouts), rollouts.horizon)), self.when, self.discount)
 
 
@@ -88,17 +87,31 @@ def units(spec: ModelSpec) -> dict[str, Unit]:
     return {name: parse_unit(unit) for name, unit in named.items()}
 
 
-def environment(rollouts: Rollouts) -> Environment:
-    """The values of those names, each (N, H)."""
-    action = rollouts.action_spec
-    controls = np.asarray(rollouts.actions, np.float64).reshape(
-        len(rollouts), rollouts.horizon, action.block, action.control_dim
-    )
-    seconds = np.arange(1, rollouts.horizon + 1) * action.block * action.control_dt
-    values: dict[str, Values] = {"time": seconds[None], "disagreement": np.asarray(rollouts.disagreement, np.float64)}
-    values["speed"] = np.sqrt(np.square(controls).sum(-1)).mean(-1)
-    values |= dict(zip(action.names, np.moveaxis(controls.mean(axis=2), -1, 0), strict=True))
-    return values | {name: np.asarray(signal, np.float64) for name, signal in rollouts.signals.items()}
+class Environment(dict[str, Values]):
+    """The values of those names on rollouts, each (N, H) or broadcastable to it, computed when first asked for."""
+
+    def __init__(self, rollouts: Rollouts) -> None:
+        super().__init__()
+        self._rollouts = rollouts
+
+    def __missing__(self, name: str) -> Values:
+        self[name] = np.asarray(self._compute(name), np.float64)
+        return self[name]
+
+    def _compute(self, name: str) -> Values:
+        r, action = self._rollouts, self._rollouts.action_spec
+        if name in r.signals:
+            return r.signals[name]
+        controls = r.actions.reshape(len(r), r.horizon, action.block, action.control_dim)
+        if name in action.names:
+            return controls[..., action.names.index(name)].mean(axis=-1)
+        if name == "speed":
+            return np.sqrt(np.square(controls).sum(axis=-1)).mean(axis=-1)
+        if name == "time":
+            return np.arange(1, r.horizon + 1) * action.block * action.control_dt
+        if name == "disagreement":
+            return r.disagreement
+        raise RewardError(f"expression: the rollouts have no {name!r}; bind the reward to the model that made them")
 
 
 def parse(text: str) -> ast.expr:

@@ -55,4 +55,4 @@ def _check(path: Path, task: str | None) -> None:
         model_spec = Artifact.load(zoo_path(task)).spec
         any_goal = np.zeros(model_spec.latent_dim, np.float32)  # goal images come at run time
         registry.build(spec, RewardContext(model_spec, any_goal))
-    print(f"{path}: accepted, {len(spec.terms)} terms, id {registry.reward_id(spec)}")
+    print(f"{path}: accepted: {', '.join(term.plugin for term in spec.terms)}; id {registry.reward_id(spec)}")
