@@ -4,10 +4,6 @@ SHELL := /bin/bash
 TASK ?= push_t
 ARGS ?=
 
-# The environment of one run: this checkout's Python and ROS 2, on a domain of its own, for this machine only.
-IN_ROS := . .venv/ros_env.bash && export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST \
-	ROS_DOMAIN_ID=$${ROS_DOMAIN_ID:-$$(.venv/bin/python scripts/free_ros_domain.py)}
-
 .PHONY: help setup demo test lint format types ros lock clean
 
 help: ## list these targets
@@ -17,10 +13,12 @@ setup: ## .venv with pinned packages and ROS 2 Jazzy, and the built workspace
 	@scripts/setup.sh
 
 demo: setup ## the whole story in simulation, with a report: make demo [TASK=push_t] [ARGS=…]
-	@$(IN_ROS) && .venv/bin/worldpilot demo $(TASK) $(ARGS)
+	@.venv/bin/worldpilot demo $(TASK) $(ARGS)
 
 test: setup ## all tests: make test [ARGS="-m 'not slow'"]
-	@$(IN_ROS) && .venv/bin/pytest $(ARGS)
+	@. .venv/ros_env.bash && export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST \
+	ROS_DOMAIN_ID=$${ROS_DOMAIN_ID:-$$(.venv/bin/python -c "from worldpilot.demo import host; print(host.free_domain())")} \
+	&& .venv/bin/pytest $(ARGS)
 
 lint: setup ## ruff's rules and format
 	@.venv/bin/ruff check
@@ -31,7 +29,7 @@ format: setup ## apply ruff's fixes and format
 	@.venv/bin/ruff format
 
 types: setup ## pyright
-	@$(IN_ROS) && .venv/bin/pyright
+	@.venv/bin/pyright
 
 ros: ## build the workspace against ROS 2 Jazzy from apt: make ros [EXTRAS=cpu]
 	@scripts/setup.sh apt
