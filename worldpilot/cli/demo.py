@@ -32,8 +32,10 @@ def run(args: argparse.Namespace) -> int:
     if min(args.goal_s, args.swap_s) < 2 or args.seed < 0:
         raise InvalidInput("--goal-s and --swap-s must be at least 2 s, --seed at least 0")
     if importlib.util.find_spec("worldpilot_nodes") is None:  # not sourced: once more, in the ROS environment
-        command = [sys.executable, "-m", "worldpilot.cli.main", *sys.argv[1:]]
-        os.execve(sys.executable, command, ros_environment())
+        environment = ros_environment()
+        if environment.get("PYTHONPATH") == os.environ.get("PYTHONPATH"):
+            raise InvalidInput("the ROS workspace has no package worldpilot_nodes: run `make setup`")
+        os.execve(sys.executable, [sys.executable, "-m", "worldpilot.cli.main", *sys.argv[1:]], environment)
     return _run(args)
 
 
@@ -46,7 +48,7 @@ def _run(args: argparse.Namespace) -> int:
     from worldpilot.models.artifact import Artifact, zoo_path
 
     started, begin = datetime.now(), time.monotonic()
-    artifact = Artifact.load(args.artifact or zoo_path(args.task))
+    artifact = Artifact.load((args.artifact or zoo_path(args.task)).resolve())
     folder = (args.out / started.strftime("%Y%m%d-%H%M%S")).resolve()
     folder.mkdir(parents=True)
     domain = int(os.environ.get("ROS_DOMAIN_ID") or host.free_domain())
@@ -98,10 +100,8 @@ def summary(report: dict[str, Any]) -> list[str]:
     raised = "alerts raised, robot held" if alert["raised"] and alert["held"] else "NOT EVERY FAULT WAS NOTICED"
     went_on = "went on" if alert["recovered"] else "DID NOT GO ON after each"
     slowest = "" if alert["delay_s"] is None else f", at most {alert['delay_s']:.2f} s after the fault"
-    restarts = ", ".join(f"{node} {count}x" for node, count in report["restarts"].items())
-    restarted = (
-        f"NODES ENDED AND WERE STARTED AGAIN: {restarts} (see nodes.log)" if restarts else "no node was restarted"
-    )
+    again = ", ".join(f"{node} {count}x" for node, count in report["restarts"].items())
+    restarted = f"NODES ENDED AND WERE STARTED AGAIN, see nodes.log: {again}" if again else "no node was restarted"
     swaps = ", ".join(f"{entry['best_overlap']:.2f}" for entry in swap["swaps"])
     return [
         f"{reached}: best overlap {goal['best_overlap']:.2f} in {goal['seconds']:.0f} s",

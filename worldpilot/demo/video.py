@@ -1,5 +1,6 @@
 """The run as a video for browsers: what the camera saw, beside what the model had imagined for that moment."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,10 +31,7 @@ def write_video(path: Path, recording: Recording, events: Sequence[Event]) -> in
         WorldpilotError: OpenCV can't write WebM here.
     """
     width, height = 2 * _SIDE + 3 * _GAP, _TITLE + _SIDE + _GAP + _STRIP
-    codec = cv2.VideoWriter.fourcc(*"VP80")
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, FPS, (width, height))
-    if not writer.isOpened():
-        raise WorldpilotError(f"OpenCV {cv2.__version__} has no VP8 encoder for {path}: install opencv-python-headless")
+    writer = _open(path, (width, height))
     covered = overlaps(recording, events)
     shown = [(stamp, image) for stamp, image in recording.images if stamp >= events[0].stamp - 1.0]
     for stamp, image in shown:
@@ -58,6 +56,21 @@ def draw_goal(panel: Canvas, pose: Sequence[float], colour: tuple[int, int, int]
         points = _pixels(geometry.to_world(corners, np.asarray(pose)), panel.shape[0])
         cv2.polylines(panel, [points], True, colour, 1, cv2.LINE_AA)
     return panel
+
+
+def _open(path: Path, size: tuple[int, int]) -> cv2.VideoWriter:
+    """A WebM writer, without OpenCV's complaint on stderr that WebM has no FourCC for the VP8 that it then writes."""
+    with open(os.devnull, "w") as nowhere:
+        stderr = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"VP80"), FPS, size)
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+    if not writer.isOpened():
+        raise WorldpilotError(f"OpenCV {cv2.__version__} has no VP8 encoder for {path}: install opencv-python-headless")
+    return writer
 
 
 def _right(recording: Recording, stamp: float) -> tuple[Canvas, str]:
