@@ -2,15 +2,12 @@
 
 from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from worldpilot.errors import InvalidInput, UnknownName
-
-if TYPE_CHECKING:
-    from worldpilot.sim.push_t import PushT
 
 FAULTS: dict[str, dict[str, float]] = {
     "teleport": {"dx": 0.12, "dy": 0.0, "dyaw": 1.0},  # the block jumps [m, m, rad]
@@ -19,6 +16,18 @@ FAULTS: dict[str, dict[str, float]] = {
     "freeze_camera": {"seconds": 2.0},  # the image stands still
     "delay": {"seconds": 0.3},  # controls arrive late
 }
+
+
+class Faulty(Protocol):
+    """What a world must let faults do to it."""
+
+    def block(self) -> npt.NDArray[np.float64]: ...
+
+    def place_block(self, pose: npt.NDArray[np.float64]) -> None: ...
+
+    def set_friction(self, friction: float) -> None: ...
+
+    def recolour(self, colour: tuple[float, float, float]) -> None: ...
 
 
 class Faults:
@@ -34,7 +43,7 @@ class Faults:
         self._frozen: npt.NDArray[np.uint8] | None = None
         self._queue: deque[npt.NDArray[np.float64]] = deque()
 
-    def inject(self, world: "PushT", fault: str, params: Mapping[str, float]) -> None:
+    def inject(self, world: Faulty, fault: str, params: Mapping[str, float]) -> None:
         """Switch `fault` on; unknown names and parameters and non-finite values are refused."""
         if fault not in FAULTS:
             raise UnknownName("fault", fault, FAULTS)

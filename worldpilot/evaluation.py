@@ -3,17 +3,22 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from worldpilot.errors import InvalidInput, UnknownName
+from worldpilot.history import HistoryBuffer
 from worldpilot.models.artifact import Artifact
-from worldpilot.planners.controller import make_mpc
+from worldpilot.models.data.episodes import Episode, EpisodeWriter
+from worldpilot.planners.gate import Gate
+from worldpilot.planners.mpc import Mpc
+from worldpilot.planners.solvers import make as make_solver
 from worldpilot.sim.experts import Expert
 from worldpilot.sim.push_t import BLOCK_RANGE, GOAL, PushT
-from worldpilot.types import AlertLevel, FloatArray
+from worldpilot.types import FloatArray, RewardSpec, RewardTerm
 
 POLICIES = ("noop", "random", "prior", "mpc", "cem", "mppi", "expert")
 GOALS = ("novel", "trained")
@@ -57,12 +62,14 @@ def evaluate(
     episodes: int,
     seed: int,
     goals: str = "novel",
+    record: Path | None = None,
     progress: Callable[[str, int, Tally], None] = lambda name, episode, tally: None,
 ) -> dict[str, Any]:
     """Random start, overlap above 90 % within the episode's budget. Same starts and goals for every policy.
 
     Args:
         goals: "novel" draws a goal pose for each episode; "trained" is the canonical goal of the behaviour data.
+        record: folder of a store to which the episodes are added, the policy's name as their behaviour.
     """
     for name in policies:
         if name not in POLICIES:
@@ -74,7 +81,10 @@ def evaluate(
     world, tallies = PushT(), {name: Tally() for name in policies}
     for name in policies:
         for episode in range(episodes):
-            _run(world, artifact, name, goals, seed, episode, tallies[name])
+            recorded = _run(world, artifact, name, goals, seed, episode, tallies[name])
+            if record is not None:
+                with EpisodeWriter(record, {"task": "push_t"}) as writer:
+                    writer.append(recorded)
             progress(name, episode, tallies[name])
     world.close()
     return {
@@ -87,7 +97,7 @@ def evaluate(
     }
 
 
-def _run(world: PushT, artifact: Artifact, name: str, goals: str, seed: int, episode: int, tally: Tally) -> None:
+def _run(world: PushT, artifact: Artifact, name: str, goals: str, seed: int, episode: int, tally: Tally) -> Episode:
     draw = np.random.default_rng([seed, episode])
     start, goal = int(draw.integers(2**31)), GOAL
     if goals == "novel":
@@ -96,22 +106,32 @@ def _run(world: PushT, artifact: Artifact, name: str, goals: str, seed: int, epi
     if world.overlap() > 0.9:  # solved before it began: no policy should be credited with it
         world.reset(seed=start + 1, options={"goal": goal})
     rng, spent, best = np.random.default_rng([seed, episode, 1]), 0.0, 0.0
-    controls = _controls(world, artifact, name, rng, episode, tally)
+    observations, applied, signals = [world.observe().data], [], [world.signals()]
+    controls = _controls(world, artifact, name, rng, tally)
     for _ in range(world.budget):
         begin = time.perf_counter()
         control = next(controls)
         spent += time.perf_counter() - begin
-        world.drive(np.clip(control, world.action.low, world.action.high).astype(np.float32))
+        applied.append(np.clip(control, world.action.low, world.action.high).astype(np.float32))
+        world.drive(applied[-1])
+        observations.append(world.observe().data)
+        signals.append(world.signals())
         best = max(best, world.overlap())
         if best > 0.9:
             break
     tally.successes.append(best > 0.9)
     tally.overlaps.append(best)
     tally.plan_s.append(spent)
+    return Episode(
+        np.stack(observations),
+        np.stack(applied),
+        {signal: np.array([s[signal] for s in signals], np.float32) for signal in signals[0]},
+        {"seed": start, "behaviour": name, "goal": [float(x) for x in goal], "overlap": best},
+    )
 
 
 def _controls(
-    world: PushT, artifact: Artifact, name: str, rng: np.random.Generator, episode: int, tally: Tally
+    world: PushT, artifact: Artifact, name: str, rng: np.random.Generator, tally: Tally
 ) -> Iterator[npt.NDArray[Any]]:
     if name == "noop":
         while True:
@@ -126,13 +146,11 @@ def _controls(
     elif name == "prior":
         yield from _prior(world, artifact, rng)
     else:
-        yield from _mpc(world, artifact, name, rng, episode, tally)
+        yield from _mpc(world, artifact, name, rng, tally)
 
 
 def _prior(world: PushT, artifact: Artifact, rng: np.random.Generator) -> Iterator[FloatArray]:
     """One sample of the prior after another, each executed to its end: no model, no reward."""
-    from worldpilot.history import HistoryBuffer
-
     spec = artifact.spec
     buffer, previous = HistoryBuffer(spec.action, spec.history), np.zeros(2, np.float32)
     plan: list[FloatArray] = []
@@ -145,16 +163,21 @@ def _prior(world: PushT, artifact: Artifact, rng: np.random.Generator) -> Iterat
         yield previous
 
 
-def _mpc(
-    world: PushT, artifact: Artifact, solver: str, rng: np.random.Generator, episode: int, tally: Tally
-) -> Iterator[FloatArray]:
-    goal = {"x": float(world.goal[0]), "y": float(world.goal[1]), "yaw": float(world.goal[2])}
-    mpc = make_mpc(artifact, solver, goal, seed=int(rng.integers(2**31)))
-    previous = np.zeros(2, np.float32)
+def _mpc(world: PushT, artifact: Artifact, name: str, rng: np.random.Generator, tally: Tally) -> Iterator[FloatArray]:
+    """Receding horizon with the artifact's model. "mpc" is as shipped; "cem" and "mppi" plan without the prior."""
+    spec, (x, y, yaw) = artifact.spec, (float(value) for value in world.goal)
+    reward = RewardSpec((RewardTerm("goal_pose", params={"x": x, "y": y, "yaw": yaw, "approach": 0.05}),))
+    solver = "ssr" if name == "mpc" else name
+    mpc = Mpc(artifact.world_model, make_solver(solver), reward, Gate(spec.action), seed=int(rng.integers(2**31)))
+    buffer, previous = HistoryBuffer(spec.action, spec.history), np.zeros(spec.action.control_dim, np.float32)
     while True:
         latent = artifact.world_model.encode(world.observe().data[None])[0]
         begin = time.perf_counter()
-        tick = mpc.tick(latent, previous, None, 0.0, AlertLevel.NOMINAL)
+        proposals = None
+        if name == "mpc":
+            buffer.push(latent, previous)
+            proposals = artifact.prior.propose(buffer.history(spec.history), int(artifact.manifest["proposals"]), rng)
+        tick = mpc.tick(latent, previous, proposals)
         tally.solve_s.append(time.perf_counter() - begin)
         previous = tick.control
         yield previous

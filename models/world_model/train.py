@@ -8,6 +8,7 @@ latents. The decoder, for eyes only, is trained beside them.
 """
 
 import json
+import math
 import os
 import time
 from dataclasses import asdict, dataclass
@@ -279,7 +280,7 @@ def _r2(read: Tensor, truth: Tensor) -> list[float]:
 
 def _warm_cosine(steps: int) -> Any:
     warm = max(1, min(200, steps // 10))
-    return lambda step: min((step + 1) / warm, 0.5 * (1 + np.cos(np.pi * min(step / steps, 1.0))) + 0.01)
+    return lambda step: min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0))) + 0.01)
 
 
 def _save(path: Path, nets: WorldModelNets, optimiser: Any, schedule: Any, rng: np.random.Generator, step: int) -> None:

@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocol", choices=["task"], default="task", help="random start, overlap > 90 %% in budget")
     parser.add_argument("--goals", choices=GOALS, default="novel", help="novel: a goal pose drawn for each episode")
     parser.add_argument("--artifact", type=Path, default=None, help="default: the shipped one")
+    parser.add_argument("--record", type=Path, default=None, help="add the episodes to this store (for `calibrate`)")
     parser.add_argument("--json", type=Path, default=None, help="write the figures as one JSON object")
 
 
@@ -27,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
         if sys.stderr.isatty():
             print(f"\r{name}: {sum(tally.successes)}/{episode + 1} ", end="", file=sys.stderr, flush=True)
 
-    result = evaluate(artifact, args.policies.split(","), args.episodes, args.seed, args.goals, progress)
+    result = evaluate(artifact, args.policies.split(","), args.episodes, args.seed, args.goals, args.record, progress)
     print(f"{args.task}, {args.goals} goals, seed {args.seed}: overlap > 90 % within the episode's budget")
     print(f"{'policy':8} success  95 % interval      n  mean best overlap  solve p50/p99 [ms]")
     for name, p in result["policies"].items():

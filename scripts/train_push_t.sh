@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Re-creates models/zoo/push_t: collect, train, export, calibrate. About 45 minutes on two idle cores; every step
+# resumes or is skipped when its result is there. Usage: scripts/train_push_t.sh [WORK_FOLDER]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+work=${1:-build/push_t}
+pilot=.venv/bin/worldpilot
+zoo=models/zoo/push_t
+
+collect=(collect push_t --out "$work/data" --random-push 1000 --expert 120 --noisy-expert 50 --seed 0)
+model=(train world-model --data "$work/data" --out "$work/world_model" --steps 2600 --dynamics-steps 3000
+  --dynamics-batch 256 --seed 0)
+prior=(train action-prior --data "$work/data" --world-model "$work/world_model" --out "$work/prior" --steps 5000
+  --seed 0)
+good=(collect push_t --out "$work/calibration" --expert 240 --seed 500000)
+
+[ -d "$work/data" ] || "$pilot" "${collect[@]}"
+"$pilot" "${model[@]}"
+"$pilot" "${prior[@]}"
+"$pilot" export push_t --world-model "$work/world_model" --prior "$work/prior" --out "$zoo" \
+  --data "1000 random-push, 120 expert, 50 noisy-expert episodes of sim/push_t.py, randomised colours, light, friction" \
+  --command "scripts/train_push_t.sh"
+[ -d "$work/calibration" ] || "$pilot" "${good[@]}"
+"$pilot" calibrate monitor --task push_t --data "$work/calibration" --behaviours expert --held-out 1
+"$pilot" models verify push_t

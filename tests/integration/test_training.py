@@ -1,0 +1,106 @@
+"""Miniatures of the trainings, from collection to a loaded artifact, through the command line's own functions."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from worldpilot.cli.main import main
+from worldpilot.models.action_prior import train as action_prior
+from worldpilot.models.artifact import Artifact
+from worldpilot.models.world_model import train as world_model
+from worldpilot.types import History
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Data, a world model, a prior and their artifact, each made as a user makes them."""
+    root = tmp_path_factory.mktemp("training")
+    data, nets, prior, out = (str(root / name) for name in ("data", "nets", "prior", "artifact"))
+    assert main(["collect", "push_t", "--out", data, "--random-push", "24", "--steps", "60"]) == 0
+    sizes = ["--steps", "60", "--dynamics-steps", "60", "--batch", "16", "--dynamics-batch", "64"]
+    sizes += ["--evaluate-every", "30"]
+    assert main(["train", "world-model", "--data", data, "--out", nets, *sizes]) == 0
+    prior_sizes = ["--steps", "80", "--batch", "64", "--evaluate-every", "40"]
+    assert main(["train", "action-prior", "--data", data, "--world-model", nets, "--out", prior, *prior_sizes]) == 0
+    assert main(["export", "push_t", "--world-model", nets, "--prior", prior, "--out", out, "--data", "miniature"]) == 0
+    return root
+
+
+def test_every_signal_is_reported_at_every_checkpoint(made):
+    log = [json.loads(line) for line in (made / "nets" / "log.jsonl").read_text().splitlines()]
+    assert [(entry["stage"], entry["step"]) for entry in log] == [("encoder", 30), ("encoder", 60), ("dynamics", 60)]
+    names = {"pusher_x", "pusher_y", "block_x", "block_y", "block_yaw_sin", "block_yaw_cos"}
+    assert all(set(entry["r2"]) == names == set(entry["r2_linear"]) for entry in log)
+
+
+def test_training_lowers_the_open_loop_error(made):
+    log = [json.loads(line) for line in (made / "nets" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["open_loop_nmse"][0] < log[0]["open_loop_nmse"][0]
+
+
+def test_training_resumes_to_the_same_weights(made, tmp_path):
+    """Interrupted after the first checkpoint and run again: bit for bit what an uninterrupted run gives."""
+    folder = tmp_path / "nets"
+    sizes = ["--steps", "60", "--dynamics-steps", "60", "--batch", "16", "--dynamics-batch", "64"]
+    command = ["train", "world-model", "--data", str(made / "data"), "--out", str(folder), *sizes]
+    command += ["--evaluate-every", "30"]
+    saved, save = [], world_model._save
+
+    def save_and_stop(*args):
+        save(*args)
+        saved.append(args[-1])
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world_model, "_save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            main(command)
+    assert saved == [30]
+    assert main(command) == 0
+    resumed, straight = (world_model.load(path).state_dict() for path in (folder, made / "nets"))
+    assert all(torch.allclose(resumed[name], straight[name], atol=1e-5) for name in straight)
+
+
+def test_the_artifact_is_what_was_trained(made):
+    artifact, nets = Artifact.load(made / "artifact"), world_model.load(made / "nets")
+    image = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    with torch.no_grad():
+        assert artifact.world_model.encode(image) == pytest.approx(nets.encode(image).numpy(), abs=1e-3)
+    assert artifact.manifest["provenance"]["data"] == "miniature"
+    assert artifact.has_decoder
+
+
+def test_the_sampler_is_diffusers_own_loop(made):
+    """The unrolled sampler against a loop over `scheduler.step` from the same noise."""
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+
+    denoiser = action_prior.load(made / "prior")
+    sizes, g = denoiser.config, torch.Generator().manual_seed(0)
+    latents = torch.randn(4, sizes.history, sizes.latent_dim, generator=g)
+    noise = torch.randn(4, sizes.horizon, sizes.action_dim, generator=g)
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(sizes.sampler_steps)
+    x = noise
+    with torch.no_grad():
+        for sigma, t in zip(scheduler.sigmas, scheduler.timesteps, strict=False):
+            x = scheduler.step(denoiser(x, sigma.expand(4), latents), t, x, return_dict=False)[0]
+        unrolled = action_prior.Sampler(denoiser)(latents, noise)
+    assert unrolled.numpy() == pytest.approx(x.clamp(-1, 1).numpy(), abs=1e-5)
+
+
+def test_proposals_repeat_with_their_seed_and_stay_in_bounds(made):
+    artifact = Artifact.load(made / "artifact")
+    spec = artifact.spec
+    history = History(
+        np.zeros((spec.history, spec.latent_dim), np.float32),
+        np.zeros((spec.history - 1, spec.action.dim), np.float32),
+    )
+    first, again, other = (artifact.prior.propose(history, 16, np.random.default_rng(s)) for s in (0, 0, 1))
+    assert (first == again).all()
+    assert (first != other).any()
+    assert (first >= spec.action.action_low).all()
+    assert (first <= spec.action.action_high).all()
