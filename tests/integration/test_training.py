@@ -1,6 +1,7 @@
 """Miniatures of the trainings, from collection to a loaded artifact, through the command line's own functions."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,9 +85,10 @@ def test_the_sampler_is_diffusers_own_loop(made):
     noise = torch.randn(4, sizes.horizon, sizes.action_dim, generator=g)
     scheduler = FlowMatchEulerDiscreteScheduler()
     scheduler.set_timesteps(sizes.sampler_steps)
-    x = noise
+    x: Any = noise  # diffusers wants tensors of the old FloatTensor type
+    sigmas, timesteps = torch.as_tensor(scheduler.sigmas), torch.as_tensor(scheduler.timesteps)
     with torch.no_grad():
-        for sigma, t in zip(scheduler.sigmas, scheduler.timesteps, strict=False):
+        for sigma, t in zip(sigmas, timesteps, strict=False):
             x = scheduler.step(denoiser(x, sigma.expand(4), latents), t, x, return_dict=False)[0]
         unrolled = action_prior.Sampler(denoiser)(latents, noise)
     assert unrolled.numpy() == pytest.approx(x.clamp(-1, 1).numpy(), abs=1e-5)
