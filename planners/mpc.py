@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -261,7 +261,7 @@ class Mpc:
     # --- swapping ------------------------------------------------------------------------------------------------
 
     def _stage(self, spec: RewardSpec | str | bytes | Mapping[str, Any], context: RewardContext) -> tuple[int, str]:
-        """Validate, build, try, stage; returns the tick it will be in force from.
+        """Validate, build, try, stage; returns the tick it will be in force from, and a remark.
 
         Raises:
             RewardError, UnknownName: it must not be used.
@@ -275,7 +275,7 @@ class Mpc:
             self._staged = RewardInForce(reward, context, version)
             return self._index + 1, ""
 
-    def _try(self, stage: Any, start: float) -> SwapResult:
+    def _try(self, stage: Callable[[], tuple[int, str]], start: float) -> SwapResult:
         """The answer to a request, whatever becomes of it."""
         try:
             tick, message = stage()

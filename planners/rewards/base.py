@@ -67,7 +67,7 @@ class RewardPlugin(ABC):
             RewardError: a parameter is of the wrong type, out of range, or not finite.
         """
         values = {name: getattr(self, name) for name in parameters(type(self))}
-        check(values, params_schema(type(self)), type(self).__name__)
+        check(values, validator(type(self)), type(self).__name__)
         for name, hint in parameters(type(self)).items():
             if float in (hint, *get_args(hint)) and values[name] is not None:
                 object.__setattr__(self, name, float(values[name]))
@@ -79,7 +79,7 @@ class RewardPlugin(ABC):
         Raises:
             RewardError: a parameter is missing, unknown, of the wrong type or out of range.
         """
-        check(dict(params), params_schema(cls), cls.__name__)
+        check(dict(params), validator(cls), cls.__name__)
         return cls(**params)
 
     def needs(self) -> tuple[str, ...]:
@@ -125,6 +125,7 @@ def angle_diff(a: Any, b: Any) -> Any:
     return (a - b + np.pi) % (2 * np.pi) - np.pi
 
 
+@cache
 def parameters(plugin: type[RewardPlugin]) -> dict[str, Any]:
     """Names and types of the fields that a specification may set."""
     hints = typing.get_type_hints(plugin)
@@ -147,13 +148,19 @@ def params_schema(plugin: type[RewardPlugin]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
-def check(value: Any, schema: Mapping[str, Any], what: str) -> None:
-    """Refuse what does not meet the schema.
+@cache
+def validator(plugin: type[RewardPlugin]) -> jsonschema.Draft202012Validator:
+    """Checks a plugin's parameters."""
+    return jsonschema.Draft202012Validator(params_schema(plugin))
+
+
+def check(value: Any, validator: jsonschema.Draft202012Validator, what: str) -> None:
+    """Refuse what does not meet a schema.
 
     Raises:
         RewardError: says where, what was found and what was expected, in one short line.
     """
-    for error in jsonschema.Draft202012Validator(dict(schema)).iter_errors(value):
+    for error in validator.iter_errors(value):
         where = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in error.absolute_path)
         message = error.message if len(error.message) <= 300 else error.message[:150] + " … " + error.message[-150:]
         raise RewardError(f"reward: {what}{where}: {message}")

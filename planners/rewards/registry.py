@@ -10,10 +10,11 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
+import jsonschema
 import numpy as np
 
 from worldpilot.contracts import Reward
-from worldpilot.errors import RewardError, UnknownName
+from worldpilot.errors import RewardError, UnknownName, WorldpilotError
 from worldpilot.planners.rewards.base import LARGEST, RewardContext, RewardPlugin, check, params_schema
 from worldpilot.planners.rewards.composite import CompositeReward
 from worldpilot.types import RewardSpec, RewardTerm, Rollouts
@@ -42,6 +43,8 @@ _SPEC = {
     "required": ["terms"],
     "additionalProperties": False,
 }
+
+_VALIDATOR = jsonschema.Draft202012Validator(_SPEC)
 
 
 @cache
@@ -81,11 +84,12 @@ def parse_spec(source: str | bytes | Mapping[str, Any]) -> RewardSpec:
     """
     data = dict(source) if isinstance(source, Mapping) else _load_json(source)
     _check_values(data)
-    check(data, _SPEC, "specification")
+    check(data, _VALIDATOR, "specification")
     terms = []
     for entry in data["terms"]:
-        plugin(entry["plugin"]).from_params(entry.get("params", {}))
-        terms.append(RewardTerm(entry["plugin"], float(entry.get("weight", 1.0)), dict(entry.get("params", {}))))
+        term = RewardTerm(entry["plugin"], float(entry.get("weight", 1.0)), dict(entry.get("params", {})))
+        _make(term)
+        terms.append(term)
     return RewardSpec(tuple(terms), data.get("name", ""))
 
 
@@ -130,8 +134,7 @@ def build(spec: RewardSpec, context: RewardContext) -> CompositeReward:
         RewardError: a parameter, or something in the context, is wrong.
         UnknownName: no such plugin, or the model has no such signal.
     """
-    rewards = tuple(plugin(term.plugin).from_params(term.params).bind(context) for term in spec.terms)
-    return CompositeReward(spec, rewards)
+    return CompositeReward(spec, tuple(_make(term, context) for term in spec.terms))
 
 
 def dry_run(reward: Reward, rollouts: Rollouts, budget_s: float) -> float:
@@ -157,6 +160,18 @@ def dry_run(reward: Reward, rollouts: Rollouts, budget_s: float) -> float:
     if min(elapsed) > budget_s:
         raise RewardError(f"reward: scoring took {1e3 * min(elapsed):.1f} ms; the budget is {1e3 * budget_s:.1f} ms")
     return min(elapsed)
+
+
+def _make(term: RewardTerm, context: RewardContext | None = None) -> RewardPlugin:
+    """The plugin of a term, bound if there is a context; whatever goes wrong in it is a refusal."""
+    cls = plugin(term.plugin)
+    try:
+        made = cls.from_params(term.params)
+        return made if context is None else made.bind(context)
+    except WorldpilotError:
+        raise
+    except Exception as error:  # a plugin may be a stranger's code
+        raise RewardError(f"reward: {term.plugin} can't be made: {type(error).__name__}: {error}") from error
 
 
 def _load_json(source: str | bytes) -> Any:

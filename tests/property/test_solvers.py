@@ -38,10 +38,10 @@ def test_feasible_controls_stay_as_they_are(limits: tuple[float, float], rate: f
 @settings(deadline=None)
 @given(st.integers(1, 30), st.floats(0, 3), seeds)
 def test_noise_has_unit_variance_at_any_length_and_colour(steps: int, beta: float, seed: int) -> None:
-    samples = noise(np.random.default_rng(seed), (3000, steps, 2), beta)
-    assert samples.shape == (3000, steps, 2)
-    assert samples.std() == pytest.approx(1, abs=0.08)
-    assert samples.mean() == pytest.approx(0, abs=0.1)
+    samples = noise(np.random.default_rng(seed), (1000, steps, 2), beta)
+    assert samples.shape == (1000, steps, 2)
+    assert samples.std() == pytest.approx(1, abs=0.1)
+    assert samples.mean() == pytest.approx(0, abs=0.2)
 
 
 @given(seeds)

@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 import time
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import jsonschema
 import numpy as np
@@ -160,6 +160,11 @@ class StayLeft(RewardPlugin):
     def needs(self) -> tuple[str, ...]:
         return ("block_x",)
 
+    def bind(self, context: RewardContext) -> Self:
+        if self.strict:
+            raise KeyError("strict")  # a mistake in a plugin
+        return super().bind(context)
+
     def score(self, rollouts: Rollouts) -> FloatArray:
         return self.times * np.minimum(self.x - rollouts.signals["block_x"], 0)
 
@@ -190,6 +195,11 @@ class TestOnesOwnPlugin:
             registry.parse_spec(spec({"plugin": "stay_left", "params": params}))
         with pytest.raises(RewardError, match="StayLeft"):
             StayLeft(**params)
+
+    def test_its_mistakes_are_refusals(self, point: WorldModel) -> None:
+        parsed = registry.parse_spec(spec({"plugin": "stay_left", "params": {"strict": True}}))
+        with pytest.raises(RewardError, match="stay_left can't be made: KeyError"):
+            registry.build(parsed, RewardContext(point.spec))
 
 
 def test_plugins_check_their_parameters_when_made() -> None:
