@@ -76,7 +76,7 @@ def recording_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def events() -> list[Event]:
     """The first goal, a swap after 1 s, a fault after 2 s."""
     return [
@@ -87,7 +87,7 @@ def events() -> list[Event]:
     ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def outcome(events: list[Event]) -> Outcome:
     """What a story measured whose goal was missed and whose second fault went unnoticed."""
     swap = {"name": "another", "spec": {}, "accepted": True, "message": "", "latency_ms": 12.0, "was_running": True}

@@ -21,11 +21,14 @@ FACTS: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def written(recording_file: Path, outcome: Outcome, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+@pytest.fixture(scope="module")
+def written(
+    recording_file: Path, outcome: Outcome, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
     """A run's folder and its report."""
-    shutil.copy(recording_file, tmp_path / report.RECORDING)
-    return tmp_path, report.write(tmp_path, outcome, FACTS, 50.0)
+    folder = tmp_path_factory.mktemp("written")
+    shutil.copy(recording_file, folder / report.RECORDING)
+    return folder, report.write(folder, outcome, FACTS, 50.0)
 
 
 def test_the_report_holds_the_worst_of_what_was_measured(written: tuple[Path, dict[str, Any]]) -> None:
