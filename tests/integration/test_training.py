@@ -85,8 +85,9 @@ def test_the_sampler_is_diffusers_own_loop(made):
     noise = torch.randn(4, sizes.horizon, sizes.action_dim, generator=g)
     scheduler = FlowMatchEulerDiscreteScheduler()
     scheduler.set_timesteps(sizes.sampler_steps)
-    x: Any = noise  # diffusers wants tensors of the old FloatTensor type
-    sigmas, timesteps = torch.as_tensor(scheduler.sigmas), torch.as_tensor(scheduler.timesteps)
+    x: Any = noise  # diffusers' annotations name the old FloatTensor
+    sigmas: Any = scheduler.sigmas
+    timesteps: Any = scheduler.timesteps
     with torch.no_grad():
         for sigma, t in zip(sigmas, timesteps, strict=False):
             x = scheduler.step(denoiser(x, sigma.expand(4), latents), t, x, return_dict=False)[0]
