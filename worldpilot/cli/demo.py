@@ -36,7 +36,11 @@ def run(args: argparse.Namespace) -> int:
         if environment.get("PYTHONPATH") == os.environ.get("PYTHONPATH"):
             raise InvalidInput("the ROS workspace has no package worldpilot_nodes: run `make setup`")
         os.execve(sys.executable, [sys.executable, "-m", "worldpilot.cli.main", *sys.argv[1:]], environment)
-    return _run(args)
+    try:
+        return _run(args)
+    except KeyboardInterrupt:  # the supervisor has ended its nodes on the way here
+        say("interrupted: the graph was ended, there is no report")
+        return 130
 
 
 def _run(args: argparse.Namespace) -> int:
