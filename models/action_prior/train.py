@@ -54,7 +54,7 @@ class Sampler(nn.Module):
         """Latents (B, h, D) and noise (B, H, A) to normalised actions (B, H, A) in [-1, 1]."""
         x = noise
         for i in range(self.denoiser.config.sampler_steps):
-            sigma = self.sigmas[i].expand(len(x))
+            sigma = self.sigmas[i] + torch.zeros_like(x[:, 0, 0])  # len(x) would be burnt into the graph
             x = x + (self.sigmas[i + 1] - self.sigmas[i]) * self.denoiser(x, sigma, latents)
         return x.clamp(-1, 1)
 
