@@ -81,10 +81,10 @@ def evaluate(
     world, tallies = PushT(), {name: Tally() for name in policies}
     for name in policies:
         for episode in range(episodes):
-            recorded = _run(world, artifact, name, goals, seed, episode, tallies[name])
-            if record is not None:
+            kept = _run(world, artifact, name, goals, seed, episode, tallies[name], record is not None)
+            if record is not None and kept is not None:
                 with EpisodeWriter(record, {"task": "push_t"}) as writer:
-                    writer.append(recorded)
+                    writer.append(kept)
             progress(name, episode, tallies[name])
     world.close()
     return {
@@ -97,7 +97,10 @@ def evaluate(
     }
 
 
-def _run(world: PushT, artifact: Artifact, name: str, goals: str, seed: int, episode: int, tally: Tally) -> Episode:
+def _run(
+    world: PushT, artifact: Artifact, name: str, goals: str, seed: int, episode: int, tally: Tally, keep: bool
+) -> Episode | None:
+    """Run one episode and count it; returned as data if it is to be kept."""
     draw = np.random.default_rng([seed, episode])
     start, goal = int(draw.integers(2**31)), GOAL
     if goals == "novel":
@@ -106,7 +109,8 @@ def _run(world: PushT, artifact: Artifact, name: str, goals: str, seed: int, epi
     if world.overlap() > 0.9:  # solved before it began: no policy should be credited with it
         world.reset(seed=start + 1, options={"goal": goal})
     rng, spent, best = np.random.default_rng([seed, episode, 1]), 0.0, 0.0
-    observations, applied, signals = [world.observe().data], [], [world.signals()]
+    applied: list[FloatArray] = []
+    images, signals = ([world.observe().data] if keep else []), [world.signals()]
     controls = _controls(world, artifact, name, rng, tally)
     for _ in range(world.budget):
         begin = time.perf_counter()
@@ -114,20 +118,20 @@ def _run(world: PushT, artifact: Artifact, name: str, goals: str, seed: int, epi
         spent += time.perf_counter() - begin
         applied.append(np.clip(control, world.action.low, world.action.high).astype(np.float32))
         world.drive(applied[-1])
-        observations.append(world.observe().data)
         signals.append(world.signals())
+        if keep:
+            images.append(world.observe().data)
         best = max(best, world.overlap())
         if best > 0.9:
             break
     tally.successes.append(best > 0.9)
     tally.overlaps.append(best)
     tally.plan_s.append(spent)
-    return Episode(
-        np.stack(observations),
-        np.stack(applied),
-        {signal: np.array([s[signal] for s in signals], np.float32) for signal in signals[0]},
-        {"seed": start, "behaviour": name, "goal": [float(x) for x in goal], "overlap": best},
-    )
+    if not keep:
+        return None
+    columns = {key: np.array([s[key] for s in signals], np.float32) for key in signals[0]}
+    meta = {"seed": start, "behaviour": name, "goal": [float(x) for x in goal], "overlap": best}
+    return Episode(np.stack(images), np.stack(applied), columns, meta)
 
 
 def _controls(

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import rclpy
 from geometry_msgs.msg import TwistStamped
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.guard_condition import GuardCondition
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -273,6 +274,9 @@ def run(make: Callable[[], PilotNode]) -> None:
         executor.spin()
     except (ExternalShutdownException, KeyboardInterrupt):
         pass
+    except RCLError:
+        if rclpy.ok():  # otherwise a signal invalidated the context while the executor waited
+            raise
     finally:
         node.close()
         node.destroy_node()

@@ -56,8 +56,10 @@ class UncertaintyMonitorNode(PilotNode):
         alert = self._monitor.update(error)
         if alert is not None:
             self._alert = alert
-            log = self.get_logger().info if alert.level == AlertLevel.NOMINAL else self.get_logger().warning
-            log(alert.message)
+            if alert.level == AlertLevel.NOMINAL:  # two calls: rclpy lets a call site log at one severity only
+                self.get_logger().info(alert.message)
+            else:
+                self.get_logger().warning(alert.message)
             self._beat()
             self._diagnose()
 
@@ -86,6 +88,7 @@ class UncertaintyMonitorNode(PilotNode):
             recent = [error for error in self._past if error.stamp >= since]
             thresholds = recalibrate(recent, self._monitor.thresholds)
             self._monitor = Monitor(thresholds, clear_s=self.params.clear_after)
+            self._alert = Alert(self.now(), AlertLevel.NOMINAL, "", 0.0, 0.0, self.now(), "nominal since recalibration")
             response.success = True
             response.message = f"fitted to {len(recent)} prediction errors of the last {request.duration:.0f} s"
         except WorldpilotError as refusal:
