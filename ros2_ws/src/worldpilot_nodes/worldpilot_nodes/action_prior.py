@@ -29,6 +29,7 @@ class ActionPriorNode(PilotNode):
     def configure(self) -> None:
         artifact = load(self)
         self._prior, self._spec = artifact.prior, artifact.spec
+        self._count = self.params.count or artifact.manifest["proposals"]
         self._rng = np.random.default_rng(self.params.seed)
         self._history = HistoryBuffer(self._spec.action, depth=max(self._spec.history - 1, 1))
         self._driver = InForce(convert.check_command_fields(self.params.command_fields, self._spec.action.control_dim))
@@ -47,7 +48,7 @@ class ActionPriorNode(PilotNode):
 
     def _propose(self, seen: _Seen) -> FloatArray:
         self._history.push(seen.latent, seen.previous_control)
-        return self._prior.propose(self._history.history(self._spec.history), self.params.count, self._rng)
+        return self._prior.propose(self._history.history(self._spec.history), self._count, self._rng)
 
     def _tell(self, seen: _Seen, actions: FloatArray) -> None:
         self._proposals.publish(convert.proposals_message(actions, self._spec, seen.stamp))

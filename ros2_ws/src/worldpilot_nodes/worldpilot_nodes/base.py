@@ -11,11 +11,11 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import rclpy
 from geometry_msgs.msg import TwistStamped
-from rclpy._rclpy_pybind11 import RCLError
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.guard_condition import GuardCondition
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.publisher import Publisher
+from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 from rclpy.utilities import try_shutdown
 
@@ -127,8 +127,9 @@ class PilotNode(LifecycleNode):
         return super().on_shutdown(state)
 
     def close(self) -> None:
-        """End threads and files; the process is about to exit."""
-        self.active = False
+        """Stop moving, end threads and files; the process is about to exit."""
+        if self.active:
+            self.trigger_deactivate()
         self._undo()
 
     def _transition(
@@ -264,23 +265,36 @@ class InForce:
 
 
 def run(make: Callable[[], PilotNode]) -> None:
-    """The life of a node's process: spin until SIGINT or SIGTERM, then end threads and files."""
+    """The life of a node's process: spin until SIGINT or SIGTERM, then stop moving, end threads and files."""
     _die_with_supervisor()
-    rclpy.init()
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)  # its own would pull the context away under callbacks
     node = make()
+    ended = threading.Event()
+    _at_signal(node.create_guard_condition(ended.set).trigger)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        executor.spin()
-    except (ExternalShutdownException, KeyboardInterrupt):
-        pass
-    except RCLError:
-        if rclpy.ok():  # otherwise a signal invalidated the context while the executor waited
-            raise
+        while not ended.is_set():
+            executor.spin_once()
     finally:
         node.close()
         node.destroy_node()
         try_shutdown()
+
+
+def _at_signal(call: Callable[[], None]) -> None:
+    """Call `call` in a thread of its own at SIGINT or SIGTERM, even while the main thread waits in the middleware."""
+    heard, raised = os.pipe()
+    os.set_blocking(raised, False)
+    signal.set_wakeup_fd(raised)
+    for sig in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sig, lambda *_: None)
+
+    def listen() -> None:
+        os.read(heard, 1)
+        call()
+
+    threading.Thread(target=listen, name="signals", daemon=True).start()
 
 
 def _die_with_supervisor() -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ def image_message(image: ImageArray, stamp: float, frame: str) -> Image:
     """An image of shape (H, W, 3) as rgb8."""
     message = Image(header=header(stamp, frame), encoding="rgb8", height=image.shape[0], width=image.shape[1])
     message.step = 3 * image.shape[1]
-    message.data = np.ascontiguousarray(image).tobytes()
+    message.data = array("B", np.ascontiguousarray(image).tobytes())
     return message
 
 
@@ -86,7 +87,7 @@ def latent_message(z: FloatArray, signals: Mapping[str, float], spec: ModelSpec,
     """A latent of shape (D,) and what was read from it."""
     units = {signal.name: signal.unit for signal in spec.signals}
     message = Latent(header=header(stamp, frame), model_id=spec.model_id, signals=signals_message(signals, units))
-    message.z = z.astype(np.float32).tolist()
+    message.z = floats(z)
     return message
 
 
@@ -105,7 +106,7 @@ def proposals_message(actions: FloatArray, spec: ModelSpec, stamp: float) -> Act
     """Proposals of shape (N, H, A)."""
     n, h, a = actions.shape
     message = ActionProposals(header=header(stamp), model_id=spec.model_id, count=n, horizon=h, action_dim=a)
-    message.actions = actions.astype(np.float32).ravel().tolist()
+    message.actions = floats(actions)
     return message
 
 
@@ -190,6 +191,11 @@ def command(message: TwistStamped, fields: Sequence[str]) -> FloatArray:
     if not np.isfinite(control).all():
         raise InvalidInput(f"command: not finite: {control.tolist()}")
     return control
+
+
+def floats(values: FloatArray) -> "array[float]":
+    """Any shape as a flat float32[] field; rclpy takes a list only after looking at each of its elements."""
+    return array("f", np.ascontiguousarray(values, np.float32).tobytes())
 
 
 def points(xs: FloatArray, ys: FloatArray) -> list[Point]:

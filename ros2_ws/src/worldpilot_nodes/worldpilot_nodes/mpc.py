@@ -16,6 +16,7 @@ from worldpilot.planners import solvers
 from worldpilot.planners.gate import Gate, GateConfig, GateState
 from worldpilot.planners.mpc import Mpc, RewardInForce, SwapResult, Tick
 from worldpilot.planners.rewards import registry
+from worldpilot.planners.solvers.base import shift
 from worldpilot.types import AlertLevel, FloatArray, Rollouts
 from worldpilot_nodes import convert, params
 from worldpilot_nodes.base import Age, PilotNode, run
@@ -49,16 +50,10 @@ class MpcNode(PilotNode):
         artifact = load(self)
         self._model, self._spec = artifact.world_model, artifact.spec
         self._fields = convert.check_command_fields(self.params.command_fields, self._spec.action.control_dim)
-        self._mpc = Mpc(
-            self._model,
-            solvers.make(self.params.solver, **convert.settings(self.params.solver_settings)),
-            registry.parse_spec(self.params.reward) if self.params.reward else None,
-            Gate(self._spec.action, GateConfig(max_age=self.params.latent_timeout)),
-            seed=self.params.seed,
-        )
-        registry.schema()  # imports the plugins and compiles their schemas now, not in the first swap
+        self._warm_up(artifact.manifest["proposals"])
+        self._mpc = self._planner()
         self._level, self._alert_age = AlertLevel.NOMINAL, Age()
-        self._proposals: FloatArray | None = None
+        self._proposals: tuple[float, FloatArray] | None = None  # for the observation at a stamp [s], (N, H, A)
         self._sent, self._sent_age = self._zero(), Age()  # the control in force
         self._latent_age, self._last_stamp = Age(), -np.inf
         self._tick, self._missed, self._idle = 0, 0, ""
@@ -78,6 +73,23 @@ class MpcNode(PilotNode):
         self.service(SetGoal, "set_goal", self._set_goal)
         self.every(self._spec.action.control_dt / 2, self._watch)
 
+    def _planner(self) -> Mpc:
+        return Mpc(
+            self._model,
+            solvers.make(self.params.solver, **convert.settings(self.params.solver_settings)),
+            registry.parse_spec(self.params.reward) if self.params.reward else None,
+            Gate(self._spec.action, GateConfig(max_age=self.params.latent_timeout)),
+            seed=self.params.seed,
+        )
+
+    def _warm_up(self, proposals: int) -> None:
+        """Plan for nothing with a planner that is thrown away, so that the first ticks are as fast as the others."""
+        planner = self._planner()
+        shape = (proposals, self._spec.horizon, self._spec.action.dim)
+        for _ in range(3):
+            planner.tick(np.zeros(self._spec.latent_dim, np.float32), self._zero(), np.zeros(shape, np.float32))
+        registry.schema()
+
     def deactivate(self) -> None:
         self._hold("deactivated")
 
@@ -85,7 +97,7 @@ class MpcNode(PilotNode):
 
     def _hear_proposals(self, message: ActionProposals) -> None:
         try:
-            self._proposals = convert.proposals(message, self._spec)
+            self._proposals = convert.seconds(message.header.stamp), convert.proposals(message, self._spec)
         except InvalidInput as error:
             self.get_logger().warning(f"proposals not used: {error}", throttle_duration_sec=1.0)
 
@@ -103,15 +115,30 @@ class MpcNode(PilotNode):
             self._hold(str(error))
             return
         self._latent_age.touch()
+        stamp = convert.seconds(message.header.stamp)
         seen = _Seen(
-            convert.seconds(message.header.stamp),
+            stamp,
             latent,
             {signal.name: signal.value for signal in message.signals},
             self._sent,
-            self._proposals,
+            self._proposed(stamp),
             self._trust(),
         )
         self._missed += not self._worker.submit(seen)
+
+    def _proposed(self, stamp: float) -> FloatArray | None:
+        """The newest proposals, moved on to the observation at `stamp`; None if they are older than a model step.
+
+        The prior works while the planner does, so its proposals are one control step behind.
+        """
+        if self._proposals is None:
+            return None
+        made, actions = self._proposals
+        action = self._spec.action
+        steps = round((stamp - made) / action.control_dt)
+        if not 0 <= steps <= action.block:
+            return None
+        return action.actions(shift(action.controls(actions), steps))
 
     def _trust(self) -> AlertLevel | None:
         """The monitor's level; None if it is silent and may not be."""
@@ -145,7 +172,7 @@ class MpcNode(PilotNode):
             status.score = tick.plan.score
             status.term_names = list(tick.plan.terms)
             status.term_values = list(tick.plan.terms.values())
-            status.plan = tick.plan.actions.ravel().tolist()
+            status.plan = convert.floats(tick.plan.actions)
             self._markers.publish(self._plan_markers(tick.plan.imagined))
         self._statuses.publish(status)
         self._reach_goal.progress(seen.latent, seen.signals, status.score)

@@ -69,7 +69,7 @@ ACTION_PRIOR = (
     *COMMON,
     *MODEL,
     *COMMAND,
-    Param("count", 32, "proposals per observation", 1, 4096),
+    Param("count", 0, "proposals per observation; 0: as many as the artifact's manifest says", 0, 4096),
     Param("seed", 0, "seed of the proposals", 0, 2**31 - 1),
 )
 MPC = (

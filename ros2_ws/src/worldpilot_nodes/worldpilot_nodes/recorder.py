@@ -25,6 +25,7 @@ class RecorderNode(PilotNode):
     def configure(self) -> None:
         graph = graphs.load(Path(self.params.graph)) if self.params.graph else self.graph
         path = _new_file(self.params.path)
+        self._heard: set[int] = set()  # channels that have spoken
         file = path.open("wb")
         self._writer = Writer(file)
         self._writer.start(profile="ros2", library="worldpilot")
@@ -32,7 +33,7 @@ class RecorderNode(PilotNode):
         self.at_cleanup(self._writer.finish)
         for topic in graph.nodes["recorder"].subscribes:
             self._record(graph.topics[topic])
-        self.get_logger().info(f"recording to {path}")
+        self.get_logger().info(f"writing to {path}")
 
     def _record(self, topic: graphs.TopicSpec) -> None:
         name = self.resolve_topic_name(topic.name)
@@ -40,6 +41,9 @@ class RecorderNode(PilotNode):
         channel = self._writer.register_channel(name, "cdr", schema)
 
         def write(data: bytes) -> None:
+            if channel not in self._heard:
+                self._heard.add(channel)
+                self.get_logger().info(f"recording {name}")
             now = self.get_clock().now().nanoseconds
             self._writer.add_message(channel, log_time=now, publish_time=now, data=data)
 

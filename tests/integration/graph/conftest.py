@@ -1,0 +1,172 @@
+"""A running graph over real DDS, on a domain of its own, and a probe that watches it as any ROS client could."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("worldpilot_msgs", reason="the ROS workspace is not sourced: . .venv/ros_env.bash")
+
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.qos import QoSProfile
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import try_shutdown
+from worldpilot_nodes import qos
+from worldpilot_nodes.convert import message_class
+
+from worldpilot import graph as graphs
+from worldpilot.supervisor import Supervisor
+
+LAUNCH = Path(__file__).resolve().parents[3] / "launch"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(item.path).parent == Path(__file__).parent:
+            item.add_marker("ros")
+
+
+@dataclass
+class Heard:
+    """A message and when it arrived [s, monotonic]."""
+
+    at: float
+    message: Any
+
+
+@dataclass
+class Probe:
+    """Hears topics, calls services."""
+
+    node: Any
+    heard: dict[str, list[Heard]] = field(default_factory=dict)
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def listen(self, *topics: str) -> None:
+        """Begin to keep what comes on topics of the graph."""
+        for name in topics:
+            spec = graphs.load(LAUNCH / "graph.yaml").topics[name]
+            self.heard[name] = []
+            self.node.create_subscription(
+                message_class(spec.type),
+                name,
+                lambda message, name=name: self._hear(name, message),
+                _deep(qos.SUBSCRIPTIONS[spec.qos]),
+            )
+
+    def since(self, topic: str, begin: float) -> list[Heard]:
+        """What has come since `begin` [s, monotonic]."""
+        with self.changed:
+            return [heard for heard in self.heard[topic] if heard.at >= begin]
+
+    def newest(self, topic: str) -> Any:
+        """The newest message; fails the test if none has come."""
+        with self.changed:
+            assert self.heard[topic], f"nothing has come on {topic}"
+            return self.heard[topic][-1].message
+
+    def wait_for(
+        self, topic: str, holds: Callable[[Any], bool], *, timeout: float, begin: float | None = None
+    ) -> Heard:
+        """The first message for which `holds`, of those that come within `timeout` [s] of `begin` (default: now)."""
+        begin = time.monotonic() if begin is None else begin
+
+        def first() -> Heard | None:
+            return next((h for h in self.heard[topic] if h.at >= begin and holds(h.message)), None)
+
+        with self.changed:
+            found = self.changed.wait_for(first, max(begin + timeout - time.monotonic(), 0.0))
+            newest = self.heard[topic][-1].message if self.heard[topic] else None
+            assert found, f"{topic}: not within {timeout} s; newest: {newest}"
+            return found
+
+    def call(self, service: Any, name: str, /, *, timeout: float = 5.0, **fields: Any) -> Any:
+        """The response of a service."""
+        client = self.node.create_client(service, name)
+        assert client.wait_for_service(timeout), f"there is no service {name}"
+        answered = threading.Event()
+        future = client.call_async(service.Request(**fields))
+        future.add_done_callback(lambda _: answered.set())
+        assert answered.wait(timeout), f"{name} has not answered"
+        self.node.destroy_client(client)
+        return future.result()
+
+    def _hear(self, topic: str, message: Any) -> None:
+        with self.changed:
+            self.heard[topic].append(Heard(time.monotonic(), message))
+            self.changed.notify_all()
+
+
+def _deep(profile: QoSProfile) -> QoSProfile:
+    """A test misses nothing, however late it is scheduled."""
+    return QoSProfile(depth=1000, reliability=profile.reliability, durability=profile.durability)
+
+
+@dataclass
+class Running:
+    """A graph that runs."""
+
+    supervisor: Supervisor
+    probe: Probe
+    log: list[tuple[str, str]]
+
+
+@pytest.fixture(scope="session")
+def domain() -> int:
+    """The ROS domain of this test run."""
+    return int(os.environ.get("ROS_DOMAIN_ID") or 1 + os.getpid() % 100)
+
+
+@pytest.fixture(scope="module")
+def probe(domain: int) -> Iterator[Probe]:
+    """A client on the domain, spinning in a thread."""
+    context = Context()
+    rclpy.init(context=context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
+    node = rclpy.create_node("probe", context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+
+    def spin() -> None:
+        try:
+            executor.spin()
+        except ExternalShutdownException:
+            return
+
+    thread = threading.Thread(target=spin, daemon=True)
+    thread.start()
+    yield Probe(node)
+    executor.shutdown(timeout_sec=1.0)
+    try_shutdown(context=context)
+    thread.join(timeout=2.0)
+
+
+@pytest.fixture(scope="module")
+def start(domain: int, probe: Probe, tiny_artifact: Path) -> Iterator[Callable[..., Running]]:
+    """Starts graphs with the tiny artifact; they end with the module."""
+    supervisors: list[Supervisor] = []
+
+    def start(*, artifact: Path | None = None, **options: Any) -> Running:
+        log: list[tuple[str, str]] = []
+        settings = {"*": {"artifact": str(artifact or tiny_artifact)}, **options.pop("settings", {})}
+        supervisor = Supervisor(
+            graphs.load(LAUNCH / "graph.yaml"),
+            task="push_t",
+            settings=settings,
+            echo=lambda node, line: log.append((node, line)),
+            domain_id=domain,
+            **options,
+        )
+        supervisors.append(supervisor)
+        supervisor.start()
+        return Running(supervisor, probe, log)
+
+    yield start
+    for supervisor in supervisors:
+        supervisor.stop()
