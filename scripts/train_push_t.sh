@@ -12,7 +12,7 @@ model=(train world-model --data "$work/data" --out "$work/world_model" --steps 2
   --dynamics-batch 256 --seed 0)
 prior=(train action-prior --data "$work/data" --world-model "$work/world_model" --out "$work/prior" --steps 5000
   --seed 0)
-good=(collect push_t --out "$work/calibration" --expert 240 --seed 500000)
+good=(collect push_t --out "$work/calibration" --expert 50 --seed 500000)
 
 [ -d "$work/data" ] || "$pilot" "${collect[@]}"
 "$pilot" "${model[@]}"
