@@ -10,9 +10,9 @@ On a robot: `sim:=false image_topic:=/camera/image_raw command_topic:=/servo/del
 from pathlib import Path
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument
+from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
 from launch.conditions import IfCondition
-from launch.substitutions import LaunchConfiguration
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterValue
 
@@ -62,4 +62,8 @@ def generate_launch_description() -> LaunchDescription:
         )
         for node in graph.nodes.values()
     ]
-    return LaunchDescription([*arguments, *nodes])
+    environment = [
+        SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=value))
+        for name, value in graph.environment.items()
+    ]
+    return LaunchDescription([*arguments, *environment, *nodes])

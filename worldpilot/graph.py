@@ -55,6 +55,11 @@ class Graph:
             raise UnknownName("task", task, (path.stem for path in (self.folder / "config").glob("*.yaml")))
         return file
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment variables of the nodes, where the user has not set them."""
+        return {"FASTRTPS_DEFAULT_PROFILES_FILE": str(self.folder / "config" / "fastdds.xml")}
+
     def remappable(self, node: NodeSpec) -> list[str]:
         """The topics of a node that a robot may know by another name."""
         return [name for name in (*node.publishes, *node.subscribes) if self.topics[name].remappable]

@@ -87,7 +87,7 @@ class Supervisor:
         self._remap, self._echo, self._task = dict(remap or {}), echo, task
         self._parameters = graph.parameters(task)
         self._nodes = {name: node for name, node in graph.nodes.items() if name not in without}
-        self._environment = ros_environment(workspace)
+        self._environment = {**graph.environment, **ros_environment(workspace)}
         self._environment["WORLDPILOT_SUPERVISOR_PID"] = str(os.getpid())
         if domain_id is not None:
             self._environment["ROS_DOMAIN_ID"] = str(domain_id)

@@ -44,10 +44,14 @@ ROS_NODE = ("name", "namespace", "package", "executable", "parameters", "remappi
 MODULES = {
     "launch": {"LaunchDescription": recorded("LaunchDescription")},
     "launch.actions": {
-        "DeclareLaunchArgument": recorded("DeclareLaunchArgument", "default_value", "description", "choices")
+        "DeclareLaunchArgument": recorded("DeclareLaunchArgument", "default_value", "description", "choices"),
+        "SetEnvironmentVariable": recorded("SetEnvironmentVariable"),
     },
     "launch.conditions": {"IfCondition": recorded("IfCondition")},
-    "launch.substitutions": {"LaunchConfiguration": recorded("LaunchConfiguration", "default")},
+    "launch.substitutions": {
+        "EnvironmentVariable": recorded("EnvironmentVariable", "default_value"),
+        "LaunchConfiguration": recorded("LaunchConfiguration", "default"),
+    },
     "launch_ros": {},
     "launch_ros.actions": {"LifecycleNode": recorded("LifecycleNode", *ROS_NODE, *PROCESS)},
     "launch_ros.parameter_descriptions": {"ParameterValue": recorded("ParameterValue", "value_type")},
@@ -83,6 +87,13 @@ def test_launch_file_starts_the_nodes_of_the_graph(launched: list[Any], graph: g
         assert made["respawn_delay"] == node.respawn_delay
         assert made["condition"].args[0].args == (name,)  # sim:=false leaves sim out
         assert [topic for topic, _ in made["remappings"]] == graph.remappable(node)
+
+
+def test_the_environment_of_the_nodes_gives_way_to_the_users(launched: list[Any], graph: graphs.Graph) -> None:
+    made = {action.args[0]: action.args[1] for action in of(launched, "SetEnvironmentVariable")}
+    assert {name: value.kwargs["default_value"] for name, value in made.items()} == graph.environment
+    assert all(value.args == (name,) for name, value in made.items())
+    assert all(Path(value).is_file() for value in graph.environment.values())
 
 
 def test_every_configuration_that_the_launch_file_uses_is_declared(launched: list[Any]) -> None:

@@ -25,6 +25,8 @@ from worldpilot import graph as graphs
 from worldpilot.supervisor import Supervisor
 
 LAUNCH = Path(__file__).resolve().parents[3] / "launch"
+for name, value in graphs.load(LAUNCH / "graph.yaml").environment.items():
+    os.environ.setdefault(name, value)  # the probe is found as quickly as the nodes
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

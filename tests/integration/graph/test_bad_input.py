@@ -89,7 +89,7 @@ def test_a_camera_that_shows_nothing_usable_holds_the_robot(running: Any, pictur
     held = running.probe.wait_for("planner_status", lambda s: s.state == PlannerStatus.HOLD, timeout=2.0, begin=begin)
     assert held.at - begin <= 0.6  # 0.5 s after the last good picture
     assert held.message.reason
-    assert not np.any(running.probe.newest("command").twist.linear.x)
+    running.probe.wait_for("command", lambda c: c.twist.linear.x == c.twist.linear.y == 0.0, timeout=0.5)
     if said is not None:
         deadline = time.monotonic() + 2.0
         while not any(node == "world_model" and said in line for node, line in running.log):

@@ -80,8 +80,8 @@ MPC = (
     Param("solver", "ssr", "solver of the planner: ssr, cem, icem or mppi"),
     Param("solver_settings", "{}", "settings of the solver that replace its defaults (JSON object)"),
     Param("seed", 0, "seed of the planner", 0, 2**31 - 1),
-    Param("latent_timeout", 0.3, "hold when the newest latent is older [s]", 0.05, 5.0),
-    Param("alert_timeout", 0.3, "hold when the monitor has been silent for longer [s]", 0.05, 5.0),
+    Param("latent_timeout", 0.35, "hold when the newest latent is older [s]", 0.05, 5.0),
+    Param("alert_timeout", 0.35, "hold when the monitor has been silent for longer [s]", 0.05, 5.0),
     Param("require_monitor", True, "hold while there is no monitor"),
 )
 UNCERTAINTY_MONITOR = (
