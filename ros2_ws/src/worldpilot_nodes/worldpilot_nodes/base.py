@@ -3,10 +3,12 @@
 import ctypes
 import os
 import signal
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import numpy as np
 import rclpy
@@ -264,7 +266,7 @@ class InForce:
         return self._control if self._age() <= qos.LIFESPAN else np.zeros_like(self._control)
 
 
-def run(make: Callable[[], PilotNode]) -> None:
+def run(make: Callable[[], PilotNode]) -> NoReturn:
     """The life of a node's process: spin until SIGINT or SIGTERM, then stop moving, end threads and files."""
     _die_with_supervisor()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)  # its own would pull the context away under callbacks
@@ -273,13 +275,19 @@ def run(make: Callable[[], PilotNode]) -> None:
     _at_signal(node.create_guard_condition(ended.set).trigger)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    code = 0
     try:
         while not ended.is_set():
             executor.spin_once()
-    finally:
-        node.close()
-        node.destroy_node()
-        try_shutdown()
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    node.close()
+    node.destroy_node()
+    try_shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # at the interpreter's own end, destructors of rclpy and Fast DDS now and then wait for each other
 
 
 def _at_signal(call: Callable[[], None]) -> None:
