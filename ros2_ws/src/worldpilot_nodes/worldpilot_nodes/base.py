@@ -27,6 +27,8 @@ from worldpilot.types import FloatArray
 from worldpilot_nodes import params, qos
 from worldpilot_nodes.convert import command, message_class
 
+_LEAVE_WITHIN = 0.8  # [s], from having closed everything to the end of the process
+
 Sample = TypeVar("Sample")
 Result = TypeVar("Result")
 
@@ -44,7 +46,8 @@ class PilotNode(LifecycleNode):
         self.params = params.read(self, declared)
         self.graph: Graph = load()
         self.active = False
-        self._cleanups: list[Callable[[], Any]] = []  # of what configure made, in order
+        self._cleanups: list[Callable[[], Any]] = []  # of the threads and files that configure made, in order
+        self._entities: list[Callable[[], Any]] = []  # destroy the ROS entities that it made, in order
         if self.params.autostart:
             self._starter = self.create_timer(0.0, self._autostart)
 
@@ -62,14 +65,18 @@ class PilotNode(LifecycleNode):
         return self.get_clock().now().nanoseconds * 1e-9
 
     def at_cleanup(self, undo: Callable[[], Any]) -> None:
-        """Call `undo` when what `configure` made is let go of; last made, first undone."""
+        """Call `undo`, which ends a thread or closes a file, at cleanup and at the end of the process."""
         self._cleanups.append(undo)
+
+    def owns(self, destroy: Callable[[], Any]) -> None:
+        """Call `destroy`, which destroys a ROS entity, at cleanup."""
+        self._entities.append(destroy)
 
     def publisher(self, topic: str) -> Publisher:
         """A publisher of a topic of the graph; silent unless the node is active."""
         spec = self.graph.topics[topic]
         made: Any = self.create_lifecycle_publisher(message_class(spec.type), topic, qos.PUBLISHERS[spec.qos])
-        self.at_cleanup(lambda: self.destroy_lifecycle_publisher(made))
+        self.owns(lambda: self.destroy_lifecycle_publisher(made))
         return made
 
     def subscription(self, topic: str, callback: Callable[[Any], None], **options: Any) -> Subscription:
@@ -82,18 +89,18 @@ class PilotNode(LifecycleNode):
             options.pop("qos", qos.SUBSCRIPTIONS[spec.qos]),
             **options,
         )
-        self.at_cleanup(lambda: self.destroy_subscription(made))
+        self.owns(lambda: self.destroy_subscription(made))
         return made
 
     def service(self, service_type: Any, name: str, callback: Callable[[Any, Any], Any]) -> None:
         """A service of the node's own, from configure to cleanup."""
         made = self.create_service(service_type, f"~/{name}", callback)
-        self.at_cleanup(lambda: self.destroy_service(made))
+        self.owns(lambda: self.destroy_service(made))
 
     def every(self, period: float, callback: Callable[[], None]) -> None:
         """Call `callback` each `period` [s] while the node is active."""
         made = self.create_timer(period, lambda: callback() if self.active else None)
-        self.at_cleanup(lambda: self.destroy_timer(made))
+        self.owns(lambda: self.destroy_timer(made))
 
     def worker(
         self,
@@ -124,7 +131,9 @@ class PilotNode(LifecycleNode):
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.active = False
+        if self.active:
+            self.active = False
+            self.deactivate()
         self._undo()
         return super().on_shutdown(state)
 
@@ -132,7 +141,7 @@ class PilotNode(LifecycleNode):
         """Stop moving, end threads and files; the process is about to exit."""
         if self.active:
             self.trigger_deactivate()
-        self._undo()
+        _pop_all(self._cleanups)
 
     def _transition(
         self,
@@ -150,12 +159,14 @@ class PilotNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         except Exception as error:  # rclpy would swallow it without a word
             self.get_logger().fatal(f"{name} failed: {type(error).__name__}: {error}")
+            if name == "configure":
+                self._undo()
             raise
         return entities(state)
 
     def _undo(self) -> None:
-        while self._cleanups:
-            self._cleanups.pop()()
+        _pop_all(self._cleanups)
+        _pop_all(self._entities)
 
     def _autostart(self) -> None:
         self._starter.cancel()
@@ -164,6 +175,12 @@ class PilotNode(LifecycleNode):
                 self.get_logger().error("lifecycle state: unconfigured")
                 return
             self.get_logger().info(f"lifecycle state: {state}")
+
+
+def _pop_all(undos: list[Callable[[], Any]]) -> None:
+    """Last made, first undone."""
+    while undos:
+        undos.pop()()
 
 
 class Worker(Generic[Sample, Result]):
@@ -283,11 +300,15 @@ def run(make: Callable[[], PilotNode]) -> NoReturn:
         traceback.print_exc()
         code = 1
     node.close()
+    # Leave the graph, but not for long: Fast DDS may wait for seconds, with Python's lock held, when its peers leave at
+    # the same moment, and for ever in the destructors that run at the interpreter's own end.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, _LEAVE_WITHIN)
     node.destroy_node()
     try_shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # at the interpreter's own end, destructors of rclpy and Fast DDS now and then wait for each other
+    os._exit(code)
 
 
 def _at_signal(call: Callable[[], None]) -> None:

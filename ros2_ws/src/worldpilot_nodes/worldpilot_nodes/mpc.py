@@ -63,7 +63,6 @@ class MpcNode(PilotNode):
         self._markers = self.publisher("plan_markers")
         self._worker = self.worker(self._plan, self._act, self._refuse)
         self._reach_goal = ReachGoalServer(self, self._start_goal, self._stop_goal)
-        self.at_cleanup(self._reach_goal.close)
         self.subscription("proposals", self._hear_proposals)
         self.subscription("alert", self._hear_alert)
         self.subscription("latent", self._hear_latent)

@@ -33,7 +33,7 @@ class ReachGoalServer:
         self._goal: ServerGoalHandle | None = None
         self._latent: FloatArray | None = None  # of the goal image
         self._age, self._within = Age(), 0
-        self._server = ActionServer(
+        server = ActionServer(
             node,
             ReachGoal,
             "~/reach_goal",
@@ -42,11 +42,8 @@ class ReachGoalServer:
             handle_accepted_callback=self._accept,
             cancel_callback=lambda _: CancelResponse.ACCEPT,
         )
-
-    def close(self) -> None:
-        """End the goal and the server."""
-        self.abort("the planner is shutting down")
-        self._server.destroy()
+        node.owns(server.destroy)
+        node.at_cleanup(lambda: self.abort("the planner is shutting down"))
 
     def progress(self, latent: FloatArray, signals: Mapping[str, float], score: float) -> None:
         """A tick has passed: report, and end the goal if it is reached, cancelled or out of time."""
