@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -42,6 +43,8 @@ class Client:
         self._timeout = timeout
         self._arrived = threading.Condition()
         self._context = Context()
+        for name, value in load().environment.items():  # read once by the middleware, when it starts
+            os.environ.setdefault(name, value)
         rclpy.init(context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
         self._node = rclpy.create_node("client", context=self._context, namespace=namespace)
         topics = load().topics
