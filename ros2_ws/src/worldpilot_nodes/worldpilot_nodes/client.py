@@ -133,9 +133,10 @@ class Client:
             if not wait(timeout_sec=max(end - time.monotonic(), 0.0)):
                 raise NotReady(f"{name} is not there after {timeout:.0f} s")
 
-    def swap_reward(self, spec: Mapping[str, Any]) -> SwapReward.Response:
-        """Ask for another reward; the answer says whether it was accepted, and if not, why."""
-        return self._call(self._swap, SwapReward.Request(spec_json=json.dumps(spec)))
+    def swap_reward(self, spec: Mapping[str, Any] | str) -> SwapReward.Response:
+        """Ask for another reward, as data or as JSON; the answer says whether it was accepted, and if not, why."""
+        text = spec if isinstance(spec, str) else json.dumps(spec)
+        return self._call(self._swap, SwapReward.Request(spec_json=text))
 
     def inject_fault(self, name: str, **params: float) -> None:
         """Make something go wrong in the simulation.
