@@ -12,7 +12,7 @@ model=(train world-model --data "$work/data" --out "$work/world_model" --steps 2
   --dynamics-batch 256 --seed 0)
 prior=(train action-prior --data "$work/data" --world-model "$work/world_model" --out "$work/prior" --steps 5000
   --seed 0)
-good=(collect push_t --out "$work/calibration" --expert 50 --seed 500000)
+good=(evaluate push_t --policies mpc,expert --episodes 50 --seed 0 --record "$work/calibration")
 
 [ -d "$work/data" ] || "$pilot" "${collect[@]}"
 "$pilot" "${model[@]}"
@@ -21,5 +21,5 @@ good=(collect push_t --out "$work/calibration" --expert 50 --seed 500000)
   --data "1000 random-push, 120 expert, 50 noisy-expert episodes of sim/push_t.py, randomised colours, light, friction" \
   --command "scripts/train_push_t.sh"
 [ -d "$work/calibration" ] || "$pilot" "${good[@]}"
-"$pilot" calibrate monitor --task push_t --data "$work/calibration" --behaviours expert --held-out 1
+"$pilot" calibrate monitor --task push_t --data "$work/calibration" --behaviours mpc,expert --held-out 1
 "$pilot" models verify push_t
