@@ -13,7 +13,7 @@ from worldpilot.calibration.thresholds import CHANNELS, Scores, Thresholds, norm
 from worldpilot.contracts import WorldModel
 from worldpilot.errors import InvalidInput
 from worldpilot.history import HistoryBuffer
-from worldpilot.types import Alert, AlertLevel, FloatArray, PredictionError
+from worldpilot.types import Alert, AlertLevel, FloatArray, History, PredictionError
 
 _MEANING = {
     "surprise": "what came is not what was predicted",
@@ -46,12 +46,17 @@ class PredictionTracker:
         self._h, self._block = model.spec.history, model.spec.action.block
         self._dt = model.spec.action.control_dt
         self._buffer = HistoryBuffer(model.spec.action, depth=self._h - 1 + (horizon or 1))
-        self._stamp = math.nan
+        self.reset()
 
     def reset(self) -> None:
         """Forget the past: a new episode begins."""
         self._buffer.clear()
         self._stamp = math.nan
+        self.predicted: FloatArray | None = None  # (D,), what was expected of the newest latent; None if nothing was
+
+    def history(self) -> History:
+        """What a prediction from the newest latent starts from."""
+        return self._buffer.history(self._h)
 
     def update(self, stamp: float, latent: FloatArray, previous_control: FloatArray) -> PredictionError | None:
         """The error about the latent seen at `stamp` [s]; None until a whole history lies before it.
@@ -67,8 +72,9 @@ class PredictionTracker:
         self._buffer.push(latent, previous_control)
         one_step = self._predict(1)
         if one_step is None:
+            self.predicted = None
             return None
-        mean = one_step.mean(axis=0)
+        self.predicted = mean = one_step.mean(axis=0)
         far = self._predict(self._horizon) if self._horizon is not None else None
         error = PredictionError(
             stamp=stamp,

@@ -1,5 +1,6 @@
 """Where behaviour data comes from: pushes on the T, chosen at random or by looking ahead in a second simulator."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -34,23 +35,19 @@ def sample_push(block: Pose, rng: np.random.Generator) -> Push | None:
     start = geometry.to_world(contact + normal * gap, block)
     turn = rng.uniform(-0.7, 0.7)
     angle = np.arctan2(-normal[1], -normal[0]) + block[2] + turn
-    push = Push(start, rng.uniform(0.06, _MAX_SPEED * 0.98) * np.array([np.cos(angle), np.sin(angle)]), 0)
-    if np.abs(start).max() > WORKSPACE - 0.002 or clearance(start, block) < 0.003:
+    velocity = rng.uniform(0.06, _MAX_SPEED * 0.98) * np.array([np.cos(angle), np.sin(angle)])
+    if not _can_stand(start, block):
         return None
     distance = gap + rng.uniform(0.01, 0.13)
-    return Push(start, push.velocity, max(2, round(distance / (np.linalg.norm(push.velocity) * _DT))))
+    return Push(start, velocity, max(2, round(distance / (np.linalg.norm(velocity) * _DT))))
 
 
 def perturb(push: Push, block: Pose, scale: float, rng: np.random.Generator) -> Push | None:
     """A push near `push`; None if its start is out of reach."""
     start = push.start + rng.normal(0, 0.02 * scale, 2)
-    angle = rng.normal(0, 0.3 * scale)
-    c, s = np.cos(angle), np.sin(angle)
-    velocity = np.array([[c, -s], [s, c]]) @ push.velocity * np.exp(rng.normal(0, 0.3 * scale))
+    velocity = _turned(push.velocity, rng.normal(0, 0.3 * scale)) * np.exp(rng.normal(0, 0.3 * scale))
     velocity *= min(1.0, _MAX_SPEED * 0.98 / float(np.abs(velocity).max()))
-    if np.abs(start).max() > WORKSPACE - 0.002 or clearance(start, block) < 0.003:
-        return None
-    return Push(start, velocity, push.steps + 2)
+    return Push(start, velocity, push.steps + 2) if _can_stand(start, block) else None
 
 
 def approach(pusher: Array, goal: Array, block: Pose) -> list[Array]:
@@ -70,7 +67,7 @@ def approach(pusher: Array, goal: Array, block: Pose) -> list[Array]:
         return [np.clip(centre + _CIRCLE * np.array([np.cos(t), np.sin(t)]), -WORKSPACE, WORKSPACE) for t in angles]
 
     routes = [ring(turn), ring(turn - np.copysign(2 * np.pi, turn))]
-    blocked = [sum(not free(a, b) for a, b in zip([*route], [*route[1:], goal], strict=True)) for route in routes]
+    blocked = [sum(not free(a, b) for a, b in itertools.pairwise([*route, goal])) for route in routes]
     return [*routes[int(np.argmin(blocked))], goal]
 
 
@@ -106,9 +103,7 @@ def random_pushes(world: PushT, rng: np.random.Generator) -> Iterator[Array]:
                 yield velocity + rng.normal(0, jitter, 2)
                 if np.abs(world.block()[:2]).max() > BLOCK_RANGE + 0.03:
                     break
-            angle = rng.normal(0, 0.5)
-            c, s = np.cos(angle), np.sin(angle)
-            velocity = np.array([[c, -s], [s, c]]) @ velocity
+            velocity = _turned(velocity, rng.normal(0, 0.5))
         if rng.random() < 0.1:
             for _ in range(rng.integers(1, 5)):
                 yield np.zeros(2)
@@ -144,14 +139,14 @@ class Expert:
                 yield best.velocity + rng.normal(0, self._noise, 2)
 
     def _search(self, world: PushT, rng: np.random.Generator) -> Push | None:
-        block, goal, state = world.block(), world.goal, world.state()
+        block, goal = world.block(), world.goal
         pushes = [p for p in (sample_push(block, rng) for _ in range(self._candidates)) if p is not None]
         if pushes and rng.random() < self._randomness:
             return pushes[0]
         best, best_cost = None, geometry.keypoint_distance(block, goal)
         for scale in (1.0, 0.5, 0.25):
             for push in pushes:
-                steps, cost = self._try(push, state, goal)
+                steps, cost = self._try(push, block, goal)
                 if cost < best_cost:
                     best, best_cost = Push(push.start, push.velocity, steps), cost
             if best is None:
@@ -160,8 +155,10 @@ class Expert:
             pushes = [p for p in near if p is not None]
         return best
 
-    def _try(self, push: Push, state: Array, goal: Pose) -> tuple[int, float]:
-        self._copy.restore(np.concatenate([push.start, push.start, state[4:7]]))
+    def _try(self, push: Push, block: Pose, goal: Pose) -> tuple[int, float]:
+        """After how many of the push's steps the block is nearest to the goal, and how near [m]."""
+        self._copy.place_pusher(push.start)
+        self._copy.place_block(block)
         best_steps, best_cost = 0, np.inf
         for step in range(1, push.steps + 1):
             self._copy.drive(push.velocity)
@@ -171,3 +168,14 @@ class Expert:
             elif cost > best_cost + 0.01:
                 break
         return best_steps, best_cost
+
+
+def _can_stand(start: Array, block: Pose) -> bool:
+    """Whether the pusher can begin a push at `start`: within its workspace, and clear of the block."""
+    return bool(np.abs(start).max() <= WORKSPACE - 0.002 and clearance(start, block) >= 0.003)
+
+
+def _turned(vector: Array, angle: float) -> Array:
+    """A vector of shape (2,) turned by `angle` [rad]."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, -s], [s, c]]) @ vector

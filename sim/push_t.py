@@ -37,6 +37,7 @@ BUDGET = 300  # control steps of an episode
 _SUBSTEPS = 12  # physics at 120 Hz
 _CAMERA_HEIGHT, _FIELD = 1.0, 0.52  # [m]: the image covers a square of 0.52 m on the table
 _HALF_HEIGHT, _MASS = 0.02, 0.2  # [m], [kg]
+_PUSHER_HEIGHT = _HALF_HEIGHT + 0.004  # [m], of its centre: it hangs just above the table
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class PushT(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
         self._target = np.clip(start + velocity * ACTION.control_dt, -WORKSPACE, WORKSPACE)
         for i in range(1, _SUBSTEPS + 1):
             x, y = start + (self._target - start) * (i / _SUBSTEPS)
-            self._client.changeConstraint(self._constraint, [x, y, _HALF_HEIGHT + 0.004], maxForce=20)
+            self._client.changeConstraint(self._constraint, [x, y, _PUSHER_HEIGHT], maxForce=20)
             self._client.stepSimulation()
         self._steps += 1
 
@@ -197,11 +198,12 @@ class PushT(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
 
     def place_pusher(self, position: npt.NDArray[np.float64]) -> None:
         """Put the pusher at rest at `position` (2,) [m]."""
-        height = _HALF_HEIGHT + 0.004
-        self._client.resetBasePositionAndOrientation(self._pusher, [position[0], position[1], height], [0, 0, 0, 1])
+        self._client.resetBasePositionAndOrientation(
+            self._pusher, [position[0], position[1], _PUSHER_HEIGHT], [0, 0, 0, 1]
+        )
         self._client.resetBaseVelocity(self._pusher, [0, 0, 0], [0, 0, 0])
         self._target = np.asarray(position, float).copy()
-        self._client.changeConstraint(self._constraint, [*self._target, height], maxForce=20)
+        self._client.changeConstraint(self._constraint, [*self._target, _PUSHER_HEIGHT], maxForce=20)
 
     def set_friction(self, friction: float) -> None:
         """Coulomb friction between block and table."""
@@ -211,15 +213,6 @@ class PushT(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
         """Paint the block, RGB in [0, 1]."""
         for shape in range(len(geometry.BOXES)):
             self._client.changeVisualShape(self._block, -1, shape, rgbaColor=[*colour, 1])
-
-    def state(self) -> npt.NDArray[np.float64]:
-        """Pusher position and target and block pose, of shape (7,): what a second copy needs to plan."""
-        return np.concatenate([self.pusher(), self._target, self.block()])
-
-    def restore(self, state: npt.NDArray[np.float64]) -> None:
-        """Take over another copy's `state()`, at rest."""
-        self.place_pusher(state[2:4])
-        self.place_block(state[4:7])
 
     def close(self) -> None:
         """Disconnect from the physics server."""
@@ -274,18 +267,17 @@ class PushT(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
             pybullet.getQuaternionFromEuler([0, 0, float(block[2])]),
         )
         self.set_friction(friction)
-        height = _HALF_HEIGHT + 0.004
         self._pusher = p.createMultiBody(
             1.0,
             p.createCollisionShape(p.GEOM_CYLINDER, radius=PUSHER_RADIUS, height=2 * _HALF_HEIGHT),
             p.createVisualShape(
                 p.GEOM_CYLINDER, radius=PUSHER_RADIUS, length=2 * _HALF_HEIGHT, rgbaColor=[*appearance.pusher, 1]
             ),
-            [pusher[0], pusher[1], height],
+            [pusher[0], pusher[1], _PUSHER_HEIGHT],
         )
         p.changeDynamics(self._pusher, -1, lateralFriction=0.3)
         self._constraint = p.createConstraint(
-            self._pusher, -1, -1, -1, p.JOINT_FIXED, [0, 0, 0], [0, 0, 0], [pusher[0], pusher[1], height]
+            self._pusher, -1, -1, -1, p.JOINT_FIXED, [0, 0, 0], [0, 0, 0], [pusher[0], pusher[1], _PUSHER_HEIGHT]
         )
         self._target = pusher.copy()
 

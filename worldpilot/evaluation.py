@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from worldpilot.calibration.intervals import wilson
 from worldpilot.errors import InvalidInput, UnknownName
 from worldpilot.history import HistoryBuffer
 from worldpilot.models.artifact import Artifact
@@ -44,16 +45,6 @@ class Tally:
             "solve_ms": {"p50": float(np.percentile(solves, 50)), "p99": float(np.percentile(solves, 99))},
             "plan_s_per_episode": float(np.mean(self.plan_s)),
         }
-
-
-def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson score interval of a proportion; z = 1.96 for 95 %."""
-    if n < 1 or not 0 <= successes <= n:
-        raise InvalidInput(f"wilson: needs 0 <= successes <= n and n >= 1, got {successes} of {n}")
-    p, z2 = successes / n, z * z
-    centre, spread = p + z2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    scale = 1 + z2 / n
-    return max(0.0, float((centre - spread) / scale)), min(1.0, float((centre + spread) / scale))
 
 
 def evaluate(

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -77,15 +76,9 @@ def train_prior(
     rng = np.random.default_rng([config.seed, 3])
     optimiser = torch.optim.AdamW(denoiser.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps, 1e-5)
-    first = 0
-    if (folder / "prior.pt").exists():
-        state = torch.load(folder / "prior.pt", weights_only=True)
-        denoiser.load_state_dict(state["denoiser"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        schedule.load_state_dict(state["schedule"])
-        first = state["step"]
-        rng = np.random.default_rng([config.seed, 3, first])
+    parts = {"denoiser": denoiser, "average": average, "optimiser": optimiser, "schedule": schedule}
+    meta = {"config": sizes.to_dict()}
+    first = world_model.resume(folder / "prior.pt", parts, rng, meta)
     bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc="prior", mininterval=5)
     for step in bar:
         past, actions = _batch(latents, frames, rng.choice(windows, config.batch), h, sizes.horizon, spec)
@@ -109,16 +102,7 @@ def train_prior(
             metrics = {"data_sha256": store.sha256(), "train": asdict(config), "held_out_flow_loss": held_loss}
             metrics |= {"episodes": len(held_index), "step": step + 1}
             (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
-            state = {
-                "denoiser": denoiser.state_dict(),
-                "average": average.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "schedule": schedule.state_dict(),
-                "step": step + 1,
-                "config": sizes.to_dict(),
-            }
-            torch.save(state, folder / "prior.tmp")
-            os.replace(folder / "prior.tmp", folder / "prior.pt")
+            world_model.save_checkpoint(folder / "prior.pt", parts, rng, meta, step + 1)
     return average
 
 

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,11 @@ class WorldModelNets(nn.Module):
         self.decoder = Decoder(config)
         self.register_buffer("signal_mean", torch.zeros(config.signal_dim))
         self.register_buffer("signal_std", torch.ones(config.signal_dim))
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What a checkpoint must agree on to be loaded into these networks."""
+        return {"config": self.config.to_dict(), "names": list(self.names)}
 
     def encode(self, images: npt.NDArray[np.uint8]) -> Tensor:
         """Images of shape (B, S, S, 3) uint8 to latents of shape (B, D)."""
@@ -159,7 +165,8 @@ def _encoder_stage(
     rng = np.random.default_rng([config.seed, 1])
     optimiser = torch.optim.AdamW(nets.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warm_cosine(config.steps))
-    first = _resume(folder / "encoder.pt", nets, optimiser, schedule, rng)
+    parts = {"nets": nets, "optimiser": optimiser, "schedule": schedule}
+    first = resume(folder / "encoder.pt", parts, rng, nets.meta)
     bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc="encoder", mininterval=5)
     for step in bar:
         nets.train()
@@ -185,12 +192,12 @@ def _encoder_stage(
         losses["grounding"] = (config.grounding_weight or 1.0) * (
             (nets.readout(real) - signals).square().mean() + (nets.readout(imagined) - signals[:, h:]).square().mean()
         )
-        _descend(nets, optimiser, schedule, sum(losses.values(), torch.zeros(())))
+        _descend(optimiser, schedule, sum(losses.values(), torch.zeros(())))
         if (step + 1) % 50 == 0:
             bar.set_postfix({name: f"{float(value):.3f}" for name, value in losses.items()})
         if (step + 1) % config.evaluate_every == 0 or step + 1 == config.steps:
             _report(nets, held, spec, config, folder, "encoder", step + 1)
-            _save(folder / "encoder.pt", nets, optimiser, schedule, rng, step + 1)
+            save_checkpoint(folder / "encoder.pt", parts, rng, nets.meta, step + 1)
 
 
 def _dynamics_stage(
@@ -208,7 +215,8 @@ def _dynamics_stage(
         [*nets.predictor.parameters(), *nets.decoder.parameters()], config.learning_rate, weight_decay=0.01
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warm_cosine(config.dynamics_steps))
-    first = _resume(folder / "dynamics.pt", nets, optimiser, schedule, rng)
+    parts = {"nets": nets, "optimiser": optimiser, "schedule": schedule}
+    first = resume(folder / "dynamics.pt", parts, rng, nets.meta)
     total = config.dynamics_steps
     bar = tqdm(range(first, total), initial=first, total=total, desc="dynamics", mininterval=5)
     for step in bar:
@@ -225,21 +233,22 @@ def _dynamics_stage(
             loss = loss + config.grounding_weight * members * (read - signals.unflatten(0, at.shape)).square().mean()
         picture = rng.integers(len(latents), size=16)
         loss = loss + (nets.decoder(latents[picture]) - _to_tensor(frames.observations[picture])).square().mean() * 10
-        _descend(nets, optimiser, schedule, loss)
+        _descend(optimiser, schedule, loss)
         if (step + 1) % 50 == 0:
             bar.set_postfix(loss=f"{float(loss):.4f}")
         if (step + 1) % (2 * config.evaluate_every) == 0 or step + 1 == total:
             _report(nets, held, spec, config, folder, "dynamics", step + 1)
-            _save(folder / "dynamics.pt", nets, optimiser, schedule, rng, step + 1)
+            save_checkpoint(folder / "dynamics.pt", parts, rng, nets.meta, step + 1)
     nets.eval()
 
 
-def _descend(nets: nn.Module, optimiser: Any, schedule: Any, loss: Tensor) -> None:
+def _descend(optimiser: Any, schedule: Any, loss: Tensor) -> None:
+    """One step on the optimiser's parameters; gradients that pass through frozen networks don't count in the clip."""
     if not torch.isfinite(loss):
         raise InvalidInput("train: the loss is not finite; lower the learning rate or check the data")
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_(nets.parameters(), 1.0)
+    nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
     optimiser.step()
     schedule.step()
 
@@ -283,30 +292,29 @@ def _warm_cosine(steps: int) -> Any:
     return lambda step: min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0))) + 0.01)
 
 
-def _save(path: Path, nets: WorldModelNets, optimiser: Any, schedule: Any, rng: np.random.Generator, step: int) -> None:
-    state = {
-        "nets": nets.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "schedule": schedule.state_dict(),
-        "rng": json.dumps(rng.bit_generator.state),
-        "torch_rng": torch.get_rng_state(),
-        "step": step,
-        "config": nets.config.to_dict(),
-        "names": list(nets.names),
-    }
+def save_checkpoint(
+    path: Path, parts: Mapping[str, Any], rng: np.random.Generator, meta: Mapping[str, Any], step: int
+) -> None:
+    """Write, whole or not at all, what `resume` needs: the parts' states, both random states, `meta` and the step."""
+    state = {name: part.state_dict() for name, part in parts.items()}
+    state |= {"rng": json.dumps(rng.bit_generator.state), "torch_rng": torch.get_rng_state(), **meta, "step": step}
     torch.save(state, path.with_suffix(".tmp"))
     os.replace(path.with_suffix(".tmp"), path)
 
 
-def _resume(path: Path, nets: WorldModelNets, optimiser: Any, schedule: Any, rng: np.random.Generator) -> int:
+def resume(path: Path, parts: Mapping[str, Any], rng: np.random.Generator, meta: Mapping[str, Any]) -> int:
+    """Put everything back to where `save_checkpoint` left it; returns the step, 0 if there is no checkpoint.
+
+    Raises:
+        InvalidInput: the checkpoint was made with another `meta`.
+    """
     if not path.exists():
         return 0
     state = torch.load(path, weights_only=True)
-    if WorldModelConfig(**state["config"]) != nets.config:
-        raise InvalidInput(f"{path} holds a model of other sizes; choose another folder or delete it")
-    nets.load_state_dict(state["nets"])
-    optimiser.load_state_dict(state["optimiser"])
-    schedule.load_state_dict(state["schedule"])
+    if any(state[name] != value for name, value in meta.items()):
+        raise InvalidInput(f"{path} holds a model of other sizes or signals; choose another folder or delete it")
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
     rng.bit_generator.state = json.loads(state["rng"])
     torch.set_rng_state(state["torch_rng"])
     return int(state["step"])

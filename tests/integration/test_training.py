@@ -43,13 +43,9 @@ def test_training_lowers_the_open_loop_error(made):
     assert log[-1]["open_loop_nmse"][0] < log[0]["open_loop_nmse"][0]
 
 
-def test_training_resumes_to_the_same_weights(made, tmp_path):
-    """Interrupted after the first checkpoint and run again: bit for bit what an uninterrupted run gives."""
-    folder = tmp_path / "nets"
-    sizes = ["--steps", "60", "--dynamics-steps", "60", "--batch", "16", "--dynamics-batch", "64"]
-    command = ["train", "world-model", "--data", str(made / "data"), "--out", str(folder), *sizes]
-    command += ["--evaluate-every", "30"]
-    saved, save = [], world_model._save
+def interrupt_after_first_checkpoint(command: list[str]) -> int:
+    """Run a training until its first checkpoint is written; returns that checkpoint's step."""
+    saved, save = [], world_model.save_checkpoint
 
     def save_and_stop(*args):
         save(*args)
@@ -57,12 +53,31 @@ def test_training_resumes_to_the_same_weights(made, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world_model, "_save", save_and_stop)
+        patch.setattr(world_model, "save_checkpoint", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
             main(command)
-    assert saved == [30]
+    return saved[0]
+
+
+def test_training_resumes_to_the_same_weights(made, tmp_path):
+    """Interrupted after the first checkpoint and run again: what an uninterrupted run gives."""
+    folder = tmp_path / "nets"
+    sizes = ["--steps", "60", "--dynamics-steps", "60", "--batch", "16", "--dynamics-batch", "64"]
+    command = ["train", "world-model", "--data", str(made / "data"), "--out", str(folder), *sizes]
+    command += ["--evaluate-every", "30"]
+    assert interrupt_after_first_checkpoint(command) == 30
     assert main(command) == 0
     resumed, straight = (world_model.load(path).state_dict() for path in (folder, made / "nets"))
+    assert all(torch.allclose(resumed[name], straight[name], atol=1e-5) for name in straight)
+
+
+def test_the_prior_resumes_to_the_same_weights(made, tmp_path):
+    folder = tmp_path / "prior"
+    command = ["train", "action-prior", "--data", str(made / "data"), "--world-model", str(made / "nets")]
+    command += ["--out", str(folder), "--steps", "80", "--batch", "64", "--evaluate-every", "40"]
+    assert interrupt_after_first_checkpoint(command) == 40
+    assert main(command) == 0
+    resumed, straight = (action_prior.load(path).state_dict() for path in (folder, made / "prior"))
     assert all(torch.allclose(resumed[name], straight[name], atol=1e-5) for name in straight)
 
 

@@ -1,1 +1,1 @@
-"""The `worldpilot` command. Each subcommand is a module here with `HELP`, `add_arguments(parser)` and `run(args)`."""
+"""The `worldpilot` command. Each subcommand is a module here with `add_arguments(parser)` and `run(args)`."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from worldpilot.calibration.intervals import wilson
 from worldpilot.calibration.monitor import Monitor, PredictionTracker
 from worldpilot.calibration.thresholds import CHANNELS, DEFAULT_CHANNELS, Thresholds, episodes_needed, fit, normalise
 from worldpilot.errors import InvalidInput
@@ -103,10 +104,3 @@ def raises_alarm(thresholds: Thresholds, errors: Sequence[PredictionError]) -> b
     """Whether the monitor, as it runs on the robot, raises an alert on these raw errors."""
     monitor = Monitor(thresholds)
     return any(monitor.update(normalise(error, thresholds.scales)) for error in errors)
-
-
-def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's score interval of a proportion."""
-    p, z2 = successes / n, z * z / n
-    centre, half = p + z2 / 2, z * math.sqrt(p * (1 - p) / n + z2 / (4 * n))
-    return max(0.0, (centre - half) / (1 + z2)), min(1.0, (centre + half) / (1 + z2))

@@ -43,16 +43,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _collect(out: str, behaviour: str, first_seed: int, episodes: int, steps: int) -> int:
     world = PushT()
-    expert = Expert()
-    noisy = Expert(noise=0.03, randomness=0.3)
+    experts = {"expert": {}, "noisy_expert": {"noise": 0.03, "randomness": 0.3}}
+    expert = Expert(**experts[behaviour]) if behaviour in experts else None
     with EpisodeWriter(Path(out), {"task": "push_t"}) as writer:
         for seed in range(first_seed, first_seed + episodes):
             rng = np.random.default_rng([BEHAVIOURS.index(behaviour), seed])
             world.reset(seed=int(rng.integers(2**31)))
-            if behaviour == "random_push":
+            if expert is None:
                 source, limit = random_pushes(world, rng), steps
             else:
-                source, limit = (expert if behaviour == "expert" else noisy).controls(world, rng), world.budget
+                source, limit = expert.controls(world, rng), world.budget
             writer.append(_record(world, source, limit, {"seed": seed, "behaviour": behaviour}))
     world.close()
     return episodes

@@ -11,8 +11,6 @@ from worldpilot.errors import InvalidInput
 from worldpilot.planners.rewards import registry
 from worldpilot.planners.rewards.base import RewardContext
 
-HELP = "list reward plugins, print their JSON schema, check a specification"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()

@@ -128,3 +128,21 @@ def test_a_bad_latent_holds_the_robot(running: Any, change: Callable[[Any], Any]
     assert said in held[0].reason
     running.probe.node.destroy_publisher(publisher)
     running.probe.wait_for("planner_status", lambda s: s.state == PlannerStatus.RUNNING, timeout=5)
+
+
+def test_a_command_that_is_not_finite_ends_no_node(running: Any) -> None:
+    spec = graphs.load().topics["command"]
+    command_class = message_class(spec.type)
+    publisher = running.probe.node.create_publisher(command_class, "command", qos.PUBLISHERS[spec.qos])
+    starts = {name: status.starts for name, status in running.supervisor.status.items()}
+    bad = command_class(header=header(running.probe.node.get_clock().now().nanoseconds * 1e-9, "world"))
+    bad.twist.linear.x = float("nan")
+    deadline = time.monotonic() + 7.0
+    for node in ("world_model", "action_prior"):
+        while not any(name == node and "command not used" in line for name, line in running.log):
+            assert time.monotonic() < deadline, f"{node} has not refused the command"
+            publisher.publish(bad)
+            time.sleep(0.05)
+    running.probe.node.destroy_publisher(publisher)
+    assert {name: status.starts for name, status in running.supervisor.status.items()} == starts
+    running.probe.wait_for("planner_status", lambda s: s.state == PlannerStatus.RUNNING, timeout=5)

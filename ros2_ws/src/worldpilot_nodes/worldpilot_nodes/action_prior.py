@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from worldpilot_msgs.msg import Latent
 
-from worldpilot.errors import InvalidInput, WorldpilotError
+from worldpilot.errors import WorldpilotError
 from worldpilot.history import HistoryBuffer
 from worldpilot.types import FloatArray
 from worldpilot_nodes import convert, params
@@ -39,11 +39,7 @@ class ActionPriorNode(PilotNode):
         self.subscription("command", self._driver.update)
 
     def _see(self, message: Latent) -> None:
-        try:
-            latent = convert.latent(message, self._spec)
-        except InvalidInput as error:
-            self.get_logger().warning(f"no proposals: {error}", throttle_duration_sec=1.0)
-            return
+        latent = convert.latent(message, self._spec)
         self._worker.submit(_Seen(convert.seconds(message.header.stamp), latent, self._driver()))
 
     def _propose(self, seen: _Seen) -> FloatArray:

@@ -21,7 +21,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 from rclpy.utilities import try_shutdown
 
-from worldpilot.errors import WorldpilotError
+from worldpilot.errors import InvalidInput, WorldpilotError
 from worldpilot.graph import Graph, load
 from worldpilot.types import FloatArray
 from worldpilot_nodes import params, qos
@@ -80,12 +80,24 @@ class PilotNode(LifecycleNode):
         return made
 
     def subscription(self, topic: str, callback: Callable[[Any], None], **options: Any) -> Subscription:
-        """A subscription to a topic of the graph; `callback` runs only while the node is active."""
+        """A subscription to a topic of the graph; `callback` runs only while the node is active.
+
+        A message that `callback` refuses with InvalidInput is dropped, with the reason in the log.
+        """
         spec = self.graph.topics[topic]
+
+        def hear(message: Any) -> None:
+            if not self.active:
+                return
+            try:
+                callback(message)
+            except InvalidInput as error:
+                self.get_logger().warning(f"{topic} not used: {error}", throttle_duration_sec=1.0)
+
         made = self.create_subscription(
             message_class(spec.type),
             topic,
-            lambda message: callback(message) if self.active else None,
+            hear,
             options.pop("qos", qos.SUBSCRIPTIONS[spec.qos]),
             **options,
         )

@@ -95,17 +95,11 @@ class MpcNode(PilotNode):
     # --- observe -------------------------------------------------------------------------------------------------
 
     def _hear_proposals(self, message: ActionProposals) -> None:
-        try:
-            self._proposals = convert.seconds(message.header.stamp), convert.proposals(message, self._spec)
-        except InvalidInput as error:
-            self.get_logger().warning(f"proposals not used: {error}", throttle_duration_sec=1.0)
+        self._proposals = convert.seconds(message.header.stamp), convert.proposals(message, self._spec)
 
     def _hear_alert(self, message: AlertMsg) -> None:
-        try:
-            self._level = convert.alert_level(message)
-            self._alert_age.touch()
-        except InvalidInput as error:
-            self.get_logger().warning(str(error), throttle_duration_sec=1.0)
+        self._level = convert.alert_level(message)
+        self._alert_age.touch()
 
     def _hear_latent(self, message: Latent) -> None:
         try:

@@ -8,6 +8,7 @@ from rclpy.action.server import ActionServer, CancelResponse, GoalResponse, Serv
 from worldpilot_msgs.action import ReachGoal
 
 from worldpilot.errors import InvalidInput, WorldpilotError
+from worldpilot.planners.rewards.base import angle_diff
 from worldpilot.types import FloatArray
 from worldpilot_nodes.base import Age, PilotNode
 
@@ -90,9 +91,8 @@ class ReachGoalServer:
         feedback = ReachGoal.Feedback(position_error=np.nan, yaw_error=np.nan, score=score, elapsed=self._age())
         if goal.kind == goal.POSE:
             dx, dy = signals.get("block_x", np.nan) - goal.x, signals.get("block_y", np.nan) - goal.y
-            turn = signals.get("block_yaw", np.nan) - goal.yaw
             feedback.position_error = float(np.hypot(dx, dy))
-            feedback.yaw_error = abs(float(np.arctan2(np.sin(turn), np.cos(turn))))
+            feedback.yaw_error = abs(float(angle_diff(signals.get("block_yaw", np.nan), goal.yaw)))
             feedback.error = feedback.position_error
         elif self._latent is not None:
             feedback.error = float(np.square(latent - self._latent).mean())

@@ -1,13 +1,12 @@
 """The simulated robot: camera and motor driver of a task's world, at real time."""
 
-from geometry_msgs.msg import TwistStamped
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 from worldpilot_msgs.msg import GroundTruth
 from worldpilot_msgs.srv import InjectFault
 
 from worldpilot import sim
-from worldpilot.errors import InvalidInput, WorldpilotError
+from worldpilot.errors import WorldpilotError
 from worldpilot_nodes import convert, params
 from worldpilot_nodes.base import InForce, PilotNode, run
 
@@ -33,16 +32,10 @@ class SimNode(PilotNode):
         self._image = self.publisher("image")
         self._truth = self.publisher("ground_truth")
         self._time = self.publisher("/clock")
-        self.subscription("command", self._command)
+        self.subscription("command", self._driver.update)
         self.service(InjectFault, "inject_fault", self._inject)
         self.service(Trigger, "reset", self._reset)
         self.every(self._spec.control_dt, self._step)
-
-    def _command(self, message: TwistStamped) -> None:
-        try:
-            self._driver.update(message)
-        except InvalidInput as error:
-            self.get_logger().warning(str(error), throttle_duration_sec=1.0)
 
     def _step(self) -> None:
         control = self._driver()

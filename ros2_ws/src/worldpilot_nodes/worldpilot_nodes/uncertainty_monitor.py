@@ -47,11 +47,7 @@ class UncertaintyMonitorNode(PilotNode):
         self.every(1.0, self._diagnose)
 
     def _judge(self, message: PredictionErrorMsg) -> None:
-        try:
-            error = convert.prediction_error(message, self._spec)
-        except InvalidInput as refusal:
-            self.get_logger().warning(str(refusal), throttle_duration_sec=1.0)
-            return
+        error = convert.prediction_error(message, self._spec)
         self._past.append(error)
         alert = self._monitor.update(error)
         if alert is not None:

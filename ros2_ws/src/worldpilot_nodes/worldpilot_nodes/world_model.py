@@ -9,7 +9,6 @@ from worldpilot_msgs.srv import Imagine
 from worldpilot.calibration.monitor import PredictionTracker
 from worldpilot.calibration.thresholds import Thresholds
 from worldpilot.errors import InvalidInput, NotReady, WorldpilotError
-from worldpilot.history import HistoryBuffer
 from worldpilot.types import FloatArray, History, ImageArray, Observation, PredictionError
 from worldpilot_nodes import convert, params
 from worldpilot_nodes.base import InForce, PilotNode, run
@@ -45,7 +44,6 @@ class WorldModelNode(PilotNode):
         self._tracker = PredictionTracker(
             self._model, Thresholds.from_dict(thresholds) if thresholds else None, horizon=self._spec.horizon
         )
-        self._buffer = HistoryBuffer(self._spec.action, depth=self._spec.history)
         self._history: History | None = None  # the newest, for what is asked between two images
         self._driver = InForce(convert.check_command_fields(self.params.command_fields, self._spec.action.control_dim))
         self._decodes = self._artifact.has_decoder and self.params.publish_imagined
@@ -58,29 +56,16 @@ class WorldModelNode(PilotNode):
         self.service(Imagine, "imagine", self._imagine)
 
     def _see(self, message: Image) -> None:
-        try:
-            observation = convert.observation(message, self._spec)
-        except InvalidInput as error:
-            self.get_logger().warning(f"no latent: {error}", throttle_duration_sec=1.0)
-            return
+        observation = convert.observation(message, self._spec)
         self._worker.submit(_Seen(observation, self._driver(), message.header.frame_id))
 
     def _understand(self, seen: _Seen) -> _Understood:
         latent = self._model.encode(seen.observation.data[None])[0]
         signals = {name: float(value) for name, value in self._model.signals(latent).items()}
         error = self._tracker.update(seen.observation.stamp, latent, seen.previous_control)
-        self._buffer.push(latent, seen.previous_control)
-        expected = self._expected() if self._decodes else None
-        return _Understood(latent, signals, error, self._buffer.history(self._spec.history), expected)
-
-    def _expected(self) -> ImageArray | None:
-        """The present, as it was imagined one model step ago under the controls that were then applied."""
-        steps = self._spec.history
-        if len(self._buffer) <= steps * self._spec.action.block:
-            return None
-        past = self._buffer.history(steps, before=self._spec.action.block)
-        predicted = self._model.predict(past, self._buffer.applied(1)[None])
-        return self._artifact.decode(predicted[:, 0, -1].mean(0)[None])[0]
+        expected = self._tracker.predicted
+        image = self._artifact.decode(expected[None])[0] if self._decodes and expected is not None else None
+        return _Understood(latent, signals, error, self._tracker.history(), image)
 
     def _tell(self, seen: _Seen, understood: _Understood) -> None:
         stamp, self._history = seen.observation.stamp, understood.history
