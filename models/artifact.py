@@ -222,9 +222,6 @@ def signatures(manifest: Mapping[str, Any]) -> dict[str, tuple[dict[str, Tensor]
 
 
 def _spec(manifest: Mapping[str, Any]) -> ModelSpec:
-    action: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in manifest["action"].items()
-    }
     return ModelSpec(
         task=manifest["task"],
         model_id=manifest["model_id"],
@@ -234,7 +231,7 @@ def _spec(manifest: Mapping[str, Any]) -> ModelSpec:
         members=manifest["members"],
         observation=manifest["observation"]["kind"],
         observation_shape=tuple(manifest["observation"]["shape"]),
-        action=ActionSpec(**action),
+        action=ActionSpec.from_dict(manifest["action"]),
         signals=tuple(
             SignalSpec(signal["name"], signal["unit"], float(signal["r2"]), signal.get("description", ""))
             for signal in manifest["signals"]

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -122,7 +121,7 @@ def export(
     manifest = {
         "task": task,
         "observation": {"kind": "image", "shape": [size, size, 3], "dtype": "uint8", "encoding": "rgb8"},
-        "action": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(spec).items()},
+        "action": spec.to_dict(),
         "history": h,
         "horizon": horizon,
         "latent_dim": d,

@@ -2,13 +2,9 @@
 
 from typing import Any
 
-from worldpilot.errors import UnknownName
-
 
 def make(task: str, **options: Any) -> Any:
     """The world of a task. PyBullet is imported only here."""
-    if task == "push_t":
-        from worldpilot.sim.push_t import PushT
+    from worldpilot.sim import tasks
 
-        return PushT(**options)
-    raise UnknownName("task", task, ["push_t"])
+    return tasks.task(task).world(**options)

@@ -1,7 +1,7 @@
 """Where behaviour data comes from: pushes on the T, chosen at random or by looking ahead in a second simulator."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -168,6 +168,20 @@ class Expert:
             elif cost > best_cost + 0.01:
                 break
         return best_steps, best_cost
+
+
+def until_settled(expert: Expert) -> Callable[[PushT, np.random.Generator], Iterator[Array]]:
+    """The expert's controls, ended when the block has been at the goal (overlap above 95 %) for 4 control steps."""
+
+    def controls(world: PushT, rng: np.random.Generator) -> Iterator[Array]:
+        settled = 0
+        for control in expert.controls(world, rng):
+            yield control
+            settled = settled + 1 if world.overlap() > 0.95 else 0
+            if settled > 3:
+                return
+
+    return controls
 
 
 def _can_stand(start: Array, block: Pose) -> bool:

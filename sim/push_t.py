@@ -181,6 +181,10 @@ class PushT(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
         """Share of the goal T covered by the block, in [0, 1]."""
         return geometry.overlap(self.block(), self.goal)
 
+    def outcome(self) -> dict[str, Any]:
+        """The goal's pose [m, m, rad] and the overlap reached."""
+        return {"goal": [float(x) for x in self.goal], "overlap": self.overlap()}
+
     def inject(self, fault: str, **params: float) -> None:
         """Switch a fault on (see `worldpilot.sim.faults`)."""
         self.faults.inject(self, fault, params)

@@ -6,7 +6,7 @@ Arrays are float32 and in physical units (latents: dimensionless) unless a field
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from typing import Any
 
@@ -51,6 +51,15 @@ class ActionSpec:
             raise InvalidInput(f"action spec: every low must be below its high, got {self.low} and {self.high}")
         if self.control_dt <= 0 or self.block < 1 or min(self.max_rate) <= 0:
             raise InvalidInput("action spec: control_dt, block and max_rate must be positive")
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "ActionSpec":
+        """From JSON values, as `to_dict` gives them."""
+        return ActionSpec(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
     @property
     def control_dim(self) -> int:

@@ -104,7 +104,7 @@ def train(
     nets.signal_std.copy_(torch.from_numpy(frames.signals.std(0) + 1e-6))
     _encoder_stage(nets, frames, held, spec, folder, config)
     _dynamics_stage(nets, frames, held, spec, folder, config)
-    metrics = {"data_sha256": store.sha256(), "train": asdict(config), "model": model.to_dict()}
+    metrics = {"data_sha256": store.sha256(), "action": spec.to_dict(), "train": asdict(config), "model": model.to_dict()}
     metrics |= evaluate(nets, held, spec, config.dynamics_rollout)
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
     return nets

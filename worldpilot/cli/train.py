@@ -4,7 +4,8 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from worldpilot.sim.push_t import ACTION
+from worldpilot.errors import InvalidInput
+from worldpilot.types import ActionSpec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,10 +36,13 @@ def run(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     store = EpisodeStore(args.data)
+    if "action" not in store.meta:
+        raise InvalidInput(f"{args.data}: dataset.json says nothing of the action; collect or import the data anew")
+    spec = ActionSpec.from_dict(store.meta["action"])
     if args.kind == "world-model":
         config = TrainConfig(**{f.name: getattr(args, f.name) for f in fields(TrainConfig)})
-        train(store, ACTION, args.out, WorldModelConfig(action_dim=ACTION.dim), config)
+        train(store, spec, args.out, WorldModelConfig(action_dim=spec.dim), config)
     else:
         prior = PriorTrainConfig(**{f.name: getattr(args, f.name) for f in fields(PriorTrainConfig)})
-        train_prior(store, ACTION, args.world_model, args.out, prior)
+        train_prior(store, spec, args.world_model, args.out, prior)
     return 0

@@ -1,0 +1,113 @@
+"""The simulated tasks by name: their worlds, their behaviour data, and when a goal counts as reached.
+
+Importing this module imports PyBullet.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from worldpilot.contracts import Environment
+from worldpilot.errors import UnknownName
+from worldpilot.sim import experts, push_t
+from worldpilot.types import ActionSpec
+
+Controls = Iterator[npt.NDArray[np.floating[Any]]]
+
+
+class World(Environment, Protocol):
+    """A simulated environment: the same seed and controls lead to the same state, in any process."""
+
+    action: ActionSpec
+    budget: int  # control steps of an episode
+
+    def drive(self, control: npt.NDArray[np.floating[Any]]) -> None:
+        """Advance by one control step without looking."""
+        ...
+
+    def render(self, size: int = 256) -> npt.NDArray[np.uint8]:
+        """A picture for people, of shape (size, size, 3)."""
+        ...
+
+    def outcome(self) -> Mapping[str, Any]:
+        """What an episode's record says of how it ended, JSON values."""
+        ...
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """A source of behaviour data."""
+
+    make: Callable[[], Callable[[Any, np.random.Generator], Controls]]  # once a process; then once an episode
+    steps: int  # of an episode, unless the controls end before
+
+
+@dataclass(frozen=True)
+class GoalTest:
+    """When two states are the same for the goal-image protocol; lengths in metres, angles in radians."""
+
+    position: tuple[str, ...]  # signals whose joint Euclidean distance counts
+    tolerance: float
+    yaw: str | None  # signal of an angle, if it counts
+    yaw_tolerance: float
+    object: tuple[str, ...]  # signals of `position` that belong to the object rather than the robot
+
+    def reached(self, now: Mapping[str, float], goal: Mapping[str, float]) -> bool:
+        """Whether the state `now` counts as the goal."""
+        return self._near(self.position, now, goal)
+
+    def moved(self, start: Mapping[str, float], goal: Mapping[str, float]) -> bool:
+        """Whether the object must be moved to get from `start` to `goal`."""
+        return not self._near(self.object, start, goal)
+
+    def _near(self, position: tuple[str, ...], a: Mapping[str, float], b: Mapping[str, float]) -> bool:
+        distance = np.sqrt(sum((a[name] - b[name]) ** 2 for name in position))
+        turn = 0.0 if self.yaw is None else abs((a[self.yaw] - b[self.yaw] + np.pi) % (2 * np.pi) - np.pi)
+        return bool(distance <= self.tolerance and turn <= self.yaw_tolerance)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A simulated task. Behaviours keep their order: it seeds them."""
+
+    action: ActionSpec
+    world: Callable[..., World]  # randomise: bool, render_images: bool
+    behaviours: Mapping[str, Behaviour]
+    goal: GoalTest
+
+
+def task(name: str) -> Task:
+    """A task by its name.
+
+    Raises:
+        UnknownName: there is no such task; the message lists those there are.
+    """
+    if name not in TASKS:
+        raise UnknownName("task", name, TASKS)
+    return TASKS[name]
+
+
+TASKS = {
+    "push_t": Task(
+        action=push_t.ACTION,
+        world=push_t.PushT,
+        behaviours={
+            "expert": Behaviour(lambda: experts.until_settled(experts.Expert()), push_t.BUDGET),
+            "noisy_expert": Behaviour(
+                lambda: experts.until_settled(experts.Expert(noise=0.03, randomness=0.3)), push_t.BUDGET
+            ),
+            "random_push": Behaviour(lambda: experts.random_pushes, 100),
+        },
+        # As gym-pusht's evaluation in the paper: 20 px of a 512 px wide workspace, here 0.52 m; and 20 degrees.
+        goal=GoalTest(
+            position=("pusher_x", "pusher_y", "block_x", "block_y"),
+            tolerance=0.02,
+            yaw="block_yaw",
+            yaw_tolerance=float(np.pi / 9),
+            object=("block_x", "block_y"),
+        ),
+    ),
+}
