@@ -87,6 +87,7 @@ class Mpc:
         seed: of everything random.
         goal_latent: for rewards that need one, of shape (D,).
         swap_budget_s: how long a new reward may take to score the current population [s].
+        replan_every: control steps that a plan is followed; a new reward, a hold or a gap ends it before.
 
     Raises:
         RewardError, UnknownName: the first reward can't be built.
@@ -102,15 +103,18 @@ class Mpc:
         seed: int,
         goal_latent: FloatArray | None = None,
         swap_budget_s: float = 0.02,
+        replan_every: int = 1,
     ) -> None:
         self._model, self._solver, self._gate = model, solver, gate
         self._seed, self._rng = seed, np.random.default_rng(seed)
         self._history = HistoryBuffer(model.spec.action, depth=max(model.spec.history - 1, 1))
-        self._swap_budget_s = swap_budget_s
+        self._swap_budget_s, self._replan_every = swap_budget_s, replan_every
+        self._followed: Plan | None = None  # the plan in execution
+        self._steps = 0  # control steps of it that were taken
         self._lock = threading.Lock()  # over the fields below, never held while planning or scoring
         self._swap_lock = threading.Lock()  # one swap at a time
         self._index = 0
-        self._context = RewardContext(model.spec, goal_latent)
+        self._context = RewardContext(model.spec) if goal_latent is None else self._with_goal(goal_latent)
         self._active = (
             None if reward is None else RewardInForce(registry.build(reward, self._context), self._context, version=0)
         )
@@ -127,7 +131,14 @@ class Mpc:
         """A new episode: forget history, warm start and randomness; keep the reward."""
         self._history.clear()
         self._solver.reset()
+        self._followed = None
         self._rng = np.random.default_rng(self._seed)
+
+    @property
+    def plans_next(self) -> bool:
+        """Whether the next tick makes a plan, and so has a use for proposals."""
+        with self._lock:
+            return self._staged is not None or self._followed is None or self._steps >= self._replan_every
 
     def tick(
         self,
@@ -152,7 +163,11 @@ class Mpc:
         plan, reason = None, ""
         try:
             history = self._observe(latent, previous_control)
-            plan = self._plan(history, self._propose(proposals), active, previous_control)
+            if swapped or self._followed is None or self._steps >= self._replan_every:
+                plan = self._plan(history, self._propose(proposals), active, previous_control)
+                self._steps = 0
+            else:
+                plan = self._followed
         except (InvalidInput, NotReady) as error:
             reason = str(error)
         solve_s = time.perf_counter() - start
@@ -171,15 +186,11 @@ class Mpc:
         start = time.perf_counter()
 
         def stage() -> tuple[int, str]:
-            dim = self._model.spec.latent_dim
-            if np.shape(latent) != (dim,) or not np.isfinite(latent).all():
-                raise RewardError(f"goal: a latent must be finite, of shape ({dim},), got shape {np.shape(latent)}")
-            context = replace(self._context, goal_latent=np.asarray(latent, np.float32))
-            current = self.reward
-            used = current is not None and any(term.plugin == "goal_latent" for term in current.spec.terms)
+            context, current = self._with_goal(latent), self.reward
+            used = current is not None and current.reward.uses_goal_image
             tick = self._stage(current.spec, context)[0] if current and used else self._index + 1
             self._context = context
-            return tick, "" if used else "kept; no term of the active reward is a goal_latent"
+            return tick, "" if used else "kept; no term of the active reward reads the goal image"
 
         with self._swap_lock:
             return self._try(stage, start)
@@ -250,12 +261,15 @@ class Mpc:
         reason: str,
     ) -> GateDecision:
         """The first control of the plan through the gate; the warm start moves on only if the robot does."""
-        control = None if plan is None else self._model.spec.action.controls(plan.actions)[0]
+        control = None if plan is None else self._model.spec.action.controls(plan.actions)[self._steps]
         decision = self._gate.check(
             control, stamp_age=stamp_age, alert_level=alert_level, previous=previous_control, reason=reason
         )
-        if decision.state is not GateState.HOLD:
+        if decision.state is GateState.HOLD:
+            self._followed = None
+        else:
             self._solver.advance(1)
+            self._followed, self._steps = plan, self._steps + 1
         return decision
 
     # --- swapping ------------------------------------------------------------------------------------------------
@@ -284,6 +298,19 @@ class Mpc:
             tick, message, accepted = 0, str(error), False
         current = self.reward
         return SwapResult(accepted, message, current.id if current else "", tick, time.perf_counter() - start)
+
+    def _with_goal(self, latent: FloatArray) -> RewardContext:
+        """The context of rewards that shall reach a goal image's latent.
+
+        Raises:
+            RewardError: the latent is not finite, or not of shape (D,).
+        """
+        dim = self._model.spec.latent_dim
+        if np.shape(latent) != (dim,) or not np.isfinite(latent).all():
+            raise RewardError(f"goal: a latent must be finite, of shape ({dim},), got shape {np.shape(latent)}")
+        goal = np.asarray(latent, np.float32)
+        signals = {name: float(value) for name, value in self._model.signals(goal).items()}
+        return RewardContext(self._model.spec, goal, signals)
 
     def _stand_still(self) -> Rollouts:
         """Where doing nothing leads from an empty history: something to try a reward on before the first tick."""

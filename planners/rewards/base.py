@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from types import UnionType
-from typing import Any, Literal, Self, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
 import jsonschema
 import numpy as np
@@ -41,6 +41,7 @@ class RewardContext:
 
     model_spec: ModelSpec
     goal_latent: FloatArray | None = None  # (D,), from a goal image
+    goal_signals: Mapping[str, float] | None = None  # what the model reads from that latent
 
 
 def param(default: Any = MISSING, *, low: float = -LARGEST, high: float = LARGEST, help: str) -> Any:
@@ -56,9 +57,11 @@ def bound() -> Any:
 class RewardPlugin(ABC):
     """Base of reward plugins: subclasses are frozen dataclasses whose fields are made by `param`.
 
-    Found by name through the entry-point group `worldpilot.rewards`. Field types: float, int, bool, str, Literal,
+    A plugin that takes its goal from a goal image sets `uses_goal_image`. Found by name through the entry-point group `worldpilot.rewards`. Field types: float, int, bool, str, Literal,
     and any of them `| None`. Parameters are checked when the object is made.
     """
+
+    uses_goal_image: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Check types and ranges, and make numbers of float fields floats.

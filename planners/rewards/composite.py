@@ -29,6 +29,11 @@ class CompositeReward:
         seen = [plugins[: i + 1].count(name) for i, name in enumerate(plugins)]
         return tuple(name if n == 1 else f"{name}_{n}" for name, n in zip(plugins, seen, strict=True))
 
+    @property
+    def uses_goal_image(self) -> bool:
+        """Whether a term takes its goal from the goal image."""
+        return any(getattr(reward, "uses_goal_image", False) for reward in self.rewards)
+
     def terms(self, rollouts: Rollouts) -> Mapping[str, FloatArray]:
         """The weighted contribution of each term, name -> (N,). Per-step scores are averaged over the horizon.
 

@@ -4,18 +4,27 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
-from worldpilot.evaluation import GOALS, Tally, evaluate
+from worldpilot.evaluation.cases import GOALS, PROTOCOLS
+from worldpilot.evaluation.run import Tally, evaluate
 from worldpilot.models.artifact import Artifact, zoo_path
+from worldpilot.sim.tasks import TASKS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("task", choices=["push_t"])
-    parser.add_argument("--policies", default="noop,random,prior,mpc,expert", help="comma separated")
+    parser.add_argument("task", choices=list(TASKS))
+    parser.add_argument("--policies", default="noop,random,prior,mpc", help="comma separated")
     parser.add_argument("--episodes", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--protocol", choices=["task"], default="task", help="random start, overlap > 90 %% in budget")
-    parser.add_argument("--goals", choices=GOALS, default="novel", help="novel: a goal pose drawn for each episode")
+    parser.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default="task",
+        help="task: random start, overlap > 90 %% in budget; goal-image: an image 25 steps ahead, 50 steps",
+    )
+    parser.add_argument("--goals", choices=GOALS, default="novel", help="task protocol; novel: drawn for each episode")
+    parser.add_argument("--replan", type=int, default=1, help="control steps between plans")
     parser.add_argument("--artifact", type=Path, default=None, help="default: the shipped one")
     parser.add_argument("--record", type=Path, default=None, help="add the episodes to this store (for `calibrate`)")
     parser.add_argument("--json", type=Path, default=None, help="write the figures as one JSON object")
@@ -28,14 +37,33 @@ def run(args: argparse.Namespace) -> int:
         if sys.stderr.isatty():
             print(f"\r{name}: {sum(tally.successes)}/{episode + 1} ", end="", file=sys.stderr, flush=True)
 
-    result = evaluate(artifact, args.policies.split(","), args.episodes, args.seed, args.goals, args.record, progress)
-    print(f"{args.task}, {args.goals} goals, seed {args.seed}: overlap > 90 % within the episode's budget")
-    print(f"{'policy':8} success  95 % interval      n  mean best overlap  solve p50/p99 [ms]")
-    for name, p in result["policies"].items():
-        low, high = p["ci"]
-        solve = f"{p['solve_ms']['p50']:6.1f} / {p['solve_ms']['p99']:.1f}" if p["solve_ms"]["p99"] else "     -"
-        print(f"{name:8} {p['success']:7.1%}  [{low:6.1%}, {high:6.1%}] {p['n']:4} {p['overlap_mean']:18.2f}  {solve}")
+    result = evaluate(
+        artifact,
+        args.policies.split(","),
+        args.episodes,
+        args.seed,
+        protocol=args.protocol,
+        goals=args.goals,
+        replan=args.replan,
+        record=args.record,
+        progress=progress,
+    )
+    print(f"{args.task}, protocol {args.protocol}, goals: {result['goals']}, seed {args.seed}")
+    print(f"{'policy':9} success  95 % interval      n | object moves           n | plan [s/episode]  solve p50/p99 [ms]")
+    for name, figures in result["policies"].items():
+        print(_line(name, figures))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(result, indent=2) + "\n")
     return 0
+
+
+def _line(name: str, figures: dict[str, Any]) -> str:
+    def rate(part: dict[str, Any]) -> str:
+        return f"{part['success']:6.1%} [{part['ci'][0]:5.1%}, {part['ci'][1]:5.1%}] {part['n']:4}" if part["n"] else "-"
+
+    solve = figures["solve_ms"]
+    return (
+        f"{name:9} {rate(figures):28} | {rate(figures['object_moves']):28} | {figures['plan_s_per_episode']:6.2f} "
+        f"{solve['p50']:8.1f} / {solve['p99']:.1f}"
+    )
