@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worldpilot.errors import InvalidInput, UnknownName
+from worldpilot.types import ActionSpec
 
 FAULTS: dict[str, dict[str, float]] = {
     "teleport": {"dx": 0.12, "dy": 0.0, "dyaw": 1.0},  # the block jumps [m, m, rad]
@@ -33,8 +34,8 @@ class Faulty(Protocol):
 class Faults:
     """The faults in force in one world."""
 
-    def __init__(self, control_dt: float) -> None:
-        self._dt = control_dt
+    def __init__(self, action: ActionSpec) -> None:
+        self._dt, self._idle = action.control_dt, np.zeros(action.control_dim)
         self.clear()
 
     def clear(self) -> None:
@@ -67,7 +68,7 @@ class Faults:
         elif fault == "freeze_camera":
             self._frozen_steps, self._frozen = round(values["seconds"] / self._dt), None
         elif fault == "delay":
-            self._queue = deque([np.zeros(2)] * round(values["seconds"] / self._dt))
+            self._queue = deque([self._idle] * round(values["seconds"] / self._dt))
 
     def delayed(self, control: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The control that arrives now, when `control` is sent."""

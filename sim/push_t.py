@@ -4,7 +4,6 @@ Control is the planar velocity of the pusher [m/s] at 10 Hz. Observations are RG
 image up = +y. Seeded, and deterministic across processes: the whole physics state is built anew at every reset.
 """
 
-import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ import pybullet
 
 from worldpilot.errors import InvalidInput
 from worldpilot.sim import geometry
+from worldpilot.sim.bullet import Camera, Client, Colour, around
 from worldpilot.sim.faults import Faults
 from worldpilot.types import ActionSpec, Observation
 
@@ -44,23 +44,21 @@ _PUSHER_HEIGHT = _HALF_HEIGHT + 0.004  # [m], of its centre: it hangs just above
 class Appearance:
     """What the camera sees beside the geometry; colours are RGB in [0, 1]."""
 
-    block: tuple[float, float, float] = (0.35, 0.45, 0.65)
-    pusher: tuple[float, float, float] = (0.85, 0.25, 0.2)
-    table: tuple[float, float, float] = (0.88, 0.88, 0.86)
+    block: Colour = (0.35, 0.45, 0.65)
+    pusher: Colour = (0.85, 0.25, 0.2)
+    table: Colour = (0.88, 0.88, 0.86)
     light: tuple[float, float, float] = (0.3, 0.4, 1.0)  # direction towards the light
 
     @staticmethod
     def sample(rng: np.random.Generator) -> "Appearance":
         """Colours and light from the training randomisation."""
-
-        def around(colour: tuple[float, float, float], spread: float) -> tuple[float, float, float]:
-            r, g, b = np.clip(np.asarray(colour) + rng.uniform(-spread, spread, 3), 0, 1)
-            return float(r), float(g), float(b)
-
         base = Appearance()
         lx, ly = rng.uniform(-0.6, 0.6, 2)
         return Appearance(
-            around(base.block, 0.15), around(base.pusher, 0.1), around(base.table, 0.06), (float(lx), float(ly), 1.0)
+            around(base.block, 0.15, rng),
+            around(base.pusher, 0.1, rng),
+            around(base.table, 0.06, rng),
+            (float(lx), float(ly), 1.0),
         )
 
 
@@ -82,13 +80,12 @@ class PushT(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
         self.observation_space = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
         self.action_space = gymnasium.spaces.Box(*np.asarray((ACTION.low, ACTION.high), np.float32), dtype=np.float32)
         self.goal = GOAL.copy()
-        self.faults = Faults(ACTION.control_dt)
+        self.faults = Faults(ACTION)
         self._randomise, self._size, self._render = randomise, image_size, render_images
-        self._client = _Client()
+        self._client = Client()
         self._steps = 0
-        view = pybullet.computeViewMatrix([0, 0, _CAMERA_HEIGHT], [0, 0, 0], [0, 1, 0])
         fov = float(np.degrees(2 * np.arctan(_FIELD / 2 / _CAMERA_HEIGHT)))
-        self._camera = (view, pybullet.computeProjectionMatrixFOV(fov, 1, 0.3, 2.0))
+        self._camera = Camera.looking([0, 0, _CAMERA_HEIGHT], [0, 0, 0], [0, 1, 0], fov, 0.3, 2.0)
         self.reset(seed=0)
 
     def reset(
@@ -213,7 +210,7 @@ class PushT(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
         """Coulomb friction between block and table."""
         self._client.changeDynamics(self._block, -1, lateralFriction=friction)
 
-    def recolour(self, colour: tuple[float, float, float]) -> None:
+    def recolour(self, colour: Colour) -> None:
         """Paint the block, RGB in [0, 1]."""
         for shape in range(len(geometry.BOXES)):
             self._client.changeVisualShape(self._block, -1, shape, rgbaColor=[*colour, 1])
@@ -226,18 +223,7 @@ class PushT(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
         return {"overlap": self.overlap(), "signals": self.signals(), "steps": self._steps}
 
     def _photograph(self, size: int) -> npt.NDArray[np.uint8]:
-        view, projection = self._camera
-        frame = self._client.getCameraImage(
-            size,
-            size,
-            view,
-            projection,
-            shadow=0,
-            lightDirection=self._appearance.light,
-            renderer=pybullet.ER_TINY_RENDERER,
-            flags=pybullet.ER_NO_SEGMENTATION_MASK,
-        )[2]
-        return np.reshape(np.asarray(frame, np.uint8), (size, size, 4))[:, :, :3]
+        return self._camera.photograph(self._client, size, self._appearance.light)
 
     def _build(
         self, block: geometry.Pose, pusher: npt.NDArray[np.float64], friction: float, appearance: Appearance
@@ -284,17 +270,6 @@ class PushT(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
             self._pusher, -1, -1, -1, p.JOINT_FIXED, [0, 0, 0], [0, 0, 0], [pusher[0], pusher[1], _PUSHER_HEIGHT]
         )
         self._target = pusher.copy()
-
-
-class _Client:
-    """PyBullet's functions and constants, bound to a physics server of its own."""
-
-    def __init__(self) -> None:
-        self._id = pybullet.connect(pybullet.DIRECT)
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(pybullet, name)
-        return functools.partial(value, physicsClientId=self._id) if callable(value) else value
 
 
 def clearance(point: npt.NDArray[np.float64], block: geometry.Pose) -> float:
