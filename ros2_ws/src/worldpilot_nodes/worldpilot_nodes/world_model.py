@@ -9,6 +9,7 @@ from worldpilot_msgs.srv import Imagine
 from worldpilot.calibration.monitor import PredictionTracker
 from worldpilot.calibration.thresholds import Thresholds
 from worldpilot.errors import InvalidInput, NotReady, WorldpilotError
+from worldpilot.imagination import imagine
 from worldpilot.types import FloatArray, History, ImageArray, Observation, PredictionError
 from worldpilot_nodes import convert, params
 from worldpilot_nodes.base import InForce, PilotNode, run
@@ -88,8 +89,7 @@ class WorldModelNode(PilotNode):
             actions = convert.flat_actions(request.actions, request.horizon, self._spec)
             if self._history is None:
                 raise NotReady("nothing has been seen yet")
-            predicted = self._model.predict(self._history, actions[None])
-            latents = predicted.mean(0)[0]  # (H, D)
+            latents = imagine(self._model, self._history, actions)  # (horizon, D)
         except WorldpilotError as error:
             response.message = str(error)
             return response
