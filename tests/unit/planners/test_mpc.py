@@ -162,7 +162,7 @@ def test_a_goal_latent_is_kept_for_rewards_to_come(point: WorldModel) -> None:
     mpc = controller(point, pose(0.2, 0.0))
     result = mpc.set_goal_latent(np.array([0.0, -0.15], np.float32))
     assert result.accepted
-    assert "goal_latent" in result.message
+    assert "goal image" in result.message
     assert mpc.swap('{"terms": [{"plugin": "goal_latent"}]}').accepted
     position, _ = drive(mpc, np.zeros(2, np.float32), 20)
     np.testing.assert_allclose(position, [0.0, -0.15], atol=0.02)

@@ -1,0 +1,123 @@
+"""Run policies on the cases of a protocol and count."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldpilot.calibration.intervals import wilson
+from worldpilot.errors import UnknownName
+from worldpilot.evaluation import policies
+from worldpilot.evaluation.cases import Case, make_cases
+from worldpilot.models.artifact import Artifact
+from worldpilot.models.data.episodes import Episode, EpisodeWriter
+from worldpilot.sim.tasks import World, task
+from worldpilot.types import FloatArray
+
+
+@dataclass
+class Tally:
+    """What one policy achieved."""
+
+    successes: list[bool] = field(default_factory=list)
+    moved: list[bool] = field(default_factory=list)  # the object had to move
+    progress: list[float] = field(default_factory=list)  # best of each episode
+    solve_s: list[float] = field(default_factory=list)  # one a plan
+    plan_s: list[float] = field(default_factory=list)  # one an episode
+
+    def to_dict(self) -> dict[str, Any]:
+        solves = np.asarray(self.solve_s or [0.0]) * 1e3
+        return {
+            **_rate(self.successes),
+            "object_moves": _rate([s for s, moved in zip(self.successes, self.moved, strict=True) if moved]),
+            "progress_mean": float(np.mean(self.progress)),
+            "solve_ms": {"p50": float(np.percentile(solves, 50)), "p99": float(np.percentile(solves, 99))},
+            "plan_s_per_episode": float(np.mean(self.plan_s)),
+        }
+
+
+def _rate(successes: Sequence[bool]) -> dict[str, Any]:
+    n = len(successes)
+    return {"success": sum(successes) / n if n else None, "n": n, "ci": list(wilson(sum(successes), n)) if n else None}
+
+
+def evaluate(
+    artifact: Artifact,
+    names: Sequence[str],
+    episodes: int,
+    seed: int,
+    *,
+    protocol: str = "task",
+    goals: str = "novel",
+    replan: int = 1,
+    record: Path | None = None,
+    progress: Callable[[str, int, Tally], None] = lambda name, episode, tally: None,
+) -> dict[str, Any]:
+    """Success of each policy within the protocol's budget, on the same starts and goals.
+
+    Args:
+        replan: control steps between plans of the receding-horizon policies.
+        record: folder of a store to which the episodes are added, the policy's name as their behaviour.
+    """
+    for name in names:
+        if name not in policies.POLICIES:
+            raise UnknownName("policy", name, policies.POLICIES)
+    entry = task(artifact.spec.task)
+    cases = make_cases(artifact.spec.task, protocol, goals, artifact.spec, episodes, seed)
+    world, tallies = entry.world(), {name: Tally() for name in names}
+    for name in names:
+        for index, case in enumerate(cases):
+            rng = np.random.default_rng([seed, index, 1])
+            kept = _run(world, case, name, policies.Setting(artifact, world, case, rng, replan), tallies[name], record)
+            if record is not None and kept is not None:
+                meta = {"task": artifact.spec.task, "action": artifact.spec.action.to_dict()}
+                with EpisodeWriter(record, meta) as writer:
+                    writer.append(kept)
+            progress(name, index, tallies[name])
+    world.close()
+    return {
+        "task": artifact.spec.task,
+        "protocol": protocol,
+        "goals": goals if protocol == "task" else "25 control steps ahead in a fresh episode",
+        "seed": seed,
+        "replan": replan,
+        "model_id": artifact.spec.model_id,
+        "policies": {name: tally.to_dict() for name, tally in tallies.items()},
+    }
+
+
+def _run(
+    world: World, case: Case, name: str, setting: policies.Setting, tally: Tally, record: Path | None
+) -> Episode | None:
+    """Run one episode and count it; returned as data if it is to be kept."""
+    case.reset(world)
+    policy = policies.make(name, setting)
+    looks = policy.sees or record is not None
+    images, signals, applied = [], [world.signals()], list[FloatArray]()
+    spent, best, success = 0.0, case.progress(world), False
+    for _ in range(case.budget):
+        image = world.observe().data if looks else None
+        begin = time.perf_counter()
+        control = policy.act(image)
+        spent += time.perf_counter() - begin
+        images.append(image)
+        applied.append(np.clip(control, world.action.low, world.action.high).astype(np.float32))
+        world.drive(applied[-1])
+        signals.append(world.signals())
+        best, success = max(best, case.progress(world)), case.reached(world)
+        if success:
+            break
+    tally.successes.append(success)
+    tally.moved.append(case.object_moves)
+    tally.progress.append(best)
+    tally.solve_s += policy.solves
+    tally.plan_s.append(spent)
+    if record is None:
+        return None
+    images.append(world.observe().data)
+    columns = {key: np.array([s[key] for s in signals], np.float32) for key in signals[0]}
+    meta = {"seed": case.seed, "behaviour": name, **world.outcome()}
+    return Episode(np.stack(images), np.stack(applied), columns, meta)
