@@ -59,6 +59,10 @@ class GoalTest:
         """Whether the state `now` counts as the goal."""
         return self._near(self.position, now, goal)
 
+    def distance(self, now: Mapping[str, float], goal: Mapping[str, float]) -> float:
+        """Joint Euclidean distance of the positions that count [m]."""
+        return float(np.sqrt(sum((now[name] - goal[name]) ** 2 for name in self.position)))
+
     def moved(self, start: Mapping[str, float], goal: Mapping[str, float]) -> bool:
         """Whether the object must be moved to get from `start` to `goal`."""
         return not self._near(self.object, start, goal)
