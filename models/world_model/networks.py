@@ -1,12 +1,15 @@
 """The networks of the latent world model: encoder, predictor (an ensemble), readout, inverse dynamics, decoder."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from worldpilot.errors import InvalidInput
+from worldpilot.errors import InvalidInput, UnknownName
+from worldpilot.models.world_model.open_loop import OpenLoop
+from worldpilot.models.world_model.vit import VitConfig, VitEncoder, VitPredictor
 
 
 @dataclass(frozen=True)
@@ -22,15 +25,23 @@ class WorldModelConfig:
     channels: tuple[int, ...] = (24, 48, 64, 96)
     hidden: int = 384
     blocks: int = 2
+    vit: VitConfig | None = None  # the paper's transformers instead of `channels`, `hidden` and `blocks`
 
     def __post_init__(self) -> None:
-        if self.image_size % 2 ** len(self.channels):
-            raise InvalidInput(f"image_size {self.image_size} must be divisible by 2^{len(self.channels)}")
+        halvings = 2 ** max(len(self.channels), Decoder.HALVINGS)
+        if self.image_size % halvings:
+            raise InvalidInput(f"image_size {self.image_size} must be divisible by {halvings}")
         if min(self.latent_dim, self.history, self.action_dim, self.members, self.hidden) < 1:
             raise InvalidInput("world model: every size must be at least 1")
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain values, as checkpoints keep them; without `vit` where there is none."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "WorldModelConfig":
+        vit = values.get("vit")
+        return WorldModelConfig(**{**values, "vit": VitConfig(**vit) if vit else None})
 
 
 class Encoder(nn.Module):
@@ -75,16 +86,15 @@ class MemberLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
-class Predictor(nn.Module):
+class Predictor(OpenLoop):
     """One model step of E ensemble members: a residual MLP on the history and its actions.
 
     Actions are normalised to [-1, 1].
     """
 
     def __init__(self, config: WorldModelConfig) -> None:
-        super().__init__()
         h, d, a = config.history, config.latent_dim, config.action_dim
-        self.history, self.members = h, config.members
+        super().__init__(h, config.members)
         self.input = MemberLinear(config.members, h * d + h * a, config.hidden)
         self.blocks = nn.ModuleList(
             MemberLinear(config.members, config.hidden, config.hidden) for _ in range(config.blocks)
@@ -98,21 +108,17 @@ class Predictor(nn.Module):
             x = x + nn.functional.silu(block(x))
         return latents[:, :, -1] + self.output(x)
 
-    def forward(self, latents: Tensor, actions: Tensor) -> Tensor:
-        """Open loop: latents (B, h, D) and actions (B, h-1+H, A) to predictions (E, B, H, D)."""
-        return self.roll(
-            latents.unsqueeze(0).expand(self.members, *latents.shape),
-            actions.unsqueeze(0).expand(self.members, *actions.shape),
-        )
 
-    def roll(self, latents: Tensor, actions: Tensor) -> Tensor:
-        """`forward` with inputs of their own for each member: (E, B, h, D) and (E, B, h-1+H, A)."""
-        predicted = []
-        for i in range(actions.shape[2] - self.history + 1):
-            following = self.step(latents, actions[:, :, i : i + self.history])
-            predicted.append(following)
-            latents = torch.cat([latents[:, :, 1:], following.unsqueeze(2)], 2)
-        return torch.stack(predicted, 2)
+def encoder(config: WorldModelConfig) -> nn.Module:
+    """Images of shape (B, 3, S, S) in [0, 1] to latents of shape (B, D)."""
+    return VitEncoder(config.vit, config.image_size, config.latent_dim) if config.vit else Encoder(config)
+
+
+def predictor(config: WorldModelConfig) -> OpenLoop:
+    """Latents of shape (B, h, D) and actions of shape (B, h-1+H, A) to predictions of shape (E, B, H, D)."""
+    if config.vit:
+        return VitPredictor(config.vit, config.history, config.latent_dim, config.action_dim, config.members)
+    return Predictor(config)
 
 
 def readout(config: WorldModelConfig) -> nn.Module:
@@ -130,9 +136,11 @@ def inverse_dynamics(config: WorldModelConfig) -> nn.Module:
 class Decoder(nn.Module):
     """Latents of shape (B, D) to images of shape (B, 3, S, S) in [0, 1]: for eyes only, never in the control path."""
 
+    HALVINGS = 4
+
     def __init__(self, config: WorldModelConfig) -> None:
         super().__init__()
-        self.side = config.image_size // 16
+        self.side = config.image_size // 2**self.HALVINGS
         self.input = nn.Linear(config.latent_dim, 96 * self.side**2)
         layers: list[nn.Module] = []
         for inputs, outputs in ((96, 64), (64, 48), (48, 32), (32, 3)):
@@ -142,3 +150,20 @@ class Decoder(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         x = nn.functional.silu(self.input(latents)).unflatten(1, (96, self.side, self.side))
         return torch.sigmoid(self.layers(x))
+
+
+PRESETS = {
+    "small": WorldModelConfig(),  # trains on a CPU
+    "paper": WorldModelConfig(latent_dim=192, history=3, members=1, image_size=224, vit=VitConfig()),  # for GPUs
+}
+
+
+def preset(name: str, action_dim: int) -> WorldModelConfig:
+    """The sizes called `name`, for actions of A = `action_dim` numbers.
+
+    Raises:
+        UnknownName: the message lists the presets.
+    """
+    if name not in PRESETS:
+        raise UnknownName("preset", name, PRESETS)
+    return replace(PRESETS[name], action_dim=action_dim)

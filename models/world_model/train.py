@@ -5,16 +5,20 @@ stop-gradient; plus two optional terms, both off with weight 0: inverse dynamics
 latents) and grounding (measured signals read from real and from imagined latents).
 Stage 2 (dynamics): E members of other initialisation and data order, trained on longer open-loop rollouts of frozen
 latents. The decoder, for eyes only, is trained beside them.
+
+On several devices every process trains on its own share of the episodes, with `batch` windows of its own a step;
+gradients are averaged and SIGReg sees all batches as one. BatchNorm does so on GPUs; on CPUs, where torch cannot
+synchronise it, each process normalises by its own batch and the running statistics are those of rank 0.
 """
 
 import json
 import math
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,19 +26,24 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from worldpilot.errors import InvalidInput
+from worldpilot.errors import InvalidInput, UnknownName
 from worldpilot.models.data.episodes import EpisodeStore
 from worldpilot.models.data.windows import Frames, gather_actions
 from worldpilot.models.world_model.networks import (
     Decoder,
-    Encoder,
-    Predictor,
     WorldModelConfig,
+    encoder,
     inverse_dynamics,
+    predictor,
     readout,
 )
 from worldpilot.models.world_model.sigreg import sigreg
 from worldpilot.types import ActionSpec
+
+if TYPE_CHECKING:  # takes a second to import; only `train` needs it
+    from lightning_fabric import Fabric
+
+ACCELERATORS = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -43,8 +52,8 @@ class TrainConfig:
 
     steps: int = 9000
     dynamics_steps: int = 5000
-    batch: int = 64  # windows
-    dynamics_batch: int = 512
+    batch: int = 64  # windows, per device
+    dynamics_batch: int = 512  # per device and ensemble member
     rollout: int = 2  # model steps of open-loop prediction in stage 1
     dynamics_rollout: int = 5  # in stage 2
     learning_rate: float = 1e-3
@@ -55,10 +64,34 @@ class TrainConfig:
     grounding_weight: float = 1.0
     evaluate_every: int = 1000
     seed: int = 0
+    devices: int = 1
+    accelerator: str = "auto"  # a GPU if there is one
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.rollout, self.dynamics_rollout, self.evaluate_every) < 1:
-            raise InvalidInput("train: steps, batch, rollouts and evaluate_every must be at least 1")
+        if min(self.steps, self.batch, self.rollout, self.dynamics_rollout, self.evaluate_every, self.devices) < 1:
+            raise InvalidInput("train: steps, batch, rollouts, evaluate_every and devices must be at least 1")
+        if self.accelerator not in ACCELERATORS:
+            raise UnknownName("accelerator", self.accelerator, ACCELERATORS)
+
+
+TRAIN_PRESETS = {
+    "small": TrainConfig(),
+    # The paper's two terms alone. Its models saw 10 epochs and more: choose `steps` by the data.
+    "paper": TrainConfig(
+        batch=128, rollout=1, learning_rate=5e-5, directions=1024, inverse_weight=0.0, grounding_weight=0.0
+    ),
+}
+
+
+def train_preset(name: str) -> TrainConfig:
+    """How the networks of `networks.preset(name)` are trained.
+
+    Raises:
+        UnknownName: the message lists the presets.
+    """
+    if name not in TRAIN_PRESETS:
+        raise UnknownName("preset", name, TRAIN_PRESETS)
+    return TRAIN_PRESETS[name]
 
 
 class WorldModelNets(nn.Module):
@@ -70,13 +103,17 @@ class WorldModelNets(nn.Module):
     def __init__(self, config: WorldModelConfig, names: tuple[str, ...]) -> None:
         super().__init__()
         self.config, self.names = config, names
-        self.encoder = Encoder(config)
-        self.predictor = Predictor(config)
+        self.encoder = encoder(config)
+        self.predictor = predictor(config)
         self.readout = readout(config)
         self.inverse = inverse_dynamics(config)
         self.decoder = Decoder(config)
         self.register_buffer("signal_mean", torch.zeros(config.signal_dim))
         self.register_buffer("signal_std", torch.ones(config.signal_dim))
+
+    @property
+    def device(self) -> torch.device:
+        return self.signal_mean.device
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -85,7 +122,67 @@ class WorldModelNets(nn.Module):
 
     def encode(self, images: npt.NDArray[np.uint8]) -> Tensor:
         """Images of shape (B, S, S, 3) uint8 to latents of shape (B, D)."""
-        return self.encoder(_to_tensor(images))
+        return self.encoder(_to_tensor(images, self.device))
+
+    def standardise(self, signals: npt.NDArray[np.float32]) -> Tensor:
+        """Signals of shape (..., S) in physical units to zero mean and unit variance, as the readout gives them."""
+        return (torch.from_numpy(signals).to(self.device) - self.signal_mean) / self.signal_std
+
+    def read(self, latents: Tensor) -> Tensor:
+        """Latents of shape (..., D) to signals of shape (..., S) in physical units."""
+        return self.readout(latents) * self.signal_std + self.signal_mean
+
+
+class EncoderLosses(nn.Module):
+    """The weighted loss terms of stage 1, in one forward pass: what data parallelism needs to average gradients."""
+
+    def __init__(self, nets: WorldModelNets, config: TrainConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder, self.predictor, self.readout = nets.encoder, nets.predictor, nets.readout
+        self.inverse = nets.inverse if config.inverse_weight else None  # no parameter may stay without a gradient
+
+    def forward(self, images: Tensor, actions: Tensor, signals: Tensor) -> dict[str, Tensor]:
+        """Images (B*(h+R), 3, S, S), actions (B, h+R-1, A) between them and standardised signals (B, h+R, S)."""
+        h = self.predictor.history
+        with torch.autocast(images.device.type, torch.bfloat16):
+            latents = self.encoder(images)
+        latents = latents.float().unflatten(0, signals.shape[:2])
+        predicted = self.predictor(latents[:, :h], actions)  # (E, B, R, D)
+        losses = {
+            "prediction": (predicted - latents[:, h:]).square().mean(),
+            "sigreg": self.config.sigreg_weight * sigreg(latents.transpose(0, 1), self.config.directions),
+        }
+        if self.inverse is not None:
+            pairs = torch.cat([latents[:, :-1], latents[:, 1:]], -1)
+            losses["inverse"] = self.config.inverse_weight * (self.inverse(pairs) - actions).square().mean()
+        real, imagined = latents, predicted
+        if not self.config.grounding_weight:  # readouts are then probes: they learn, the encoder does not hear of it
+            real, imagined = real.detach(), imagined.detach()
+        losses["grounding"] = (self.config.grounding_weight or 1.0) * (
+            (self.readout(real) - signals).square().mean() + (self.readout(imagined) - signals[:, h:]).square().mean()
+        )
+        return losses
+
+
+class DynamicsLoss(nn.Module):
+    """The loss of stage 2 on frozen latents; the readout is frozen too."""
+
+    def __init__(self, nets: WorldModelNets, config: TrainConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.predictor, self.readout, self.decoder = nets.predictor, nets.readout, nets.decoder
+
+    def forward(self, window: Tensor, actions: Tensor, signals: Tensor, seen: Tensor, images: Tensor) -> Tensor:
+        """Windows of each member (E, B, h+R, D), actions (E, B, h+R-1, A) and standardised signals (E, B, R, S) of
+        their futures; the latents (B', D) and images (B', 3, S, S) of other frames for the decoder."""
+        h, members = self.predictor.history, self.predictor.members
+        predicted = self.predictor.roll(window[:, :, :h], actions)
+        loss = (predicted - window[:, :, h:]).square().mean() * members
+        if self.config.grounding_weight:
+            error = (self.readout(predicted) - signals).square().mean()
+            loss = loss + self.config.grounding_weight * members * error
+        return loss + (self.decoder(seen) - images).square().mean() * 10
 
 
 def train(
@@ -93,21 +190,48 @@ def train(
 ) -> WorldModelNets:
     """Train on the store's training episodes; checkpoints and `metrics.json` (held-out episodes) go to `folder`.
 
-    Called again with the same folder it resumes after the newest checkpoint.
+    Called again with the same folder it resumes after the newest checkpoint. With `config.devices` above 1 the running
+    script is started again once for each further device, and all of them return from here; rank 0 writes the files.
     """
+    fabric = _launch(config)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     train_index, held_index = store.split()
-    frames, held = Frames.load(store, train_index), Frames.load(store, held_index)
-    nets = WorldModelNets(model, frames.names)
-    nets.signal_mean.copy_(torch.from_numpy(frames.signals.mean(0)))
-    nets.signal_std.copy_(torch.from_numpy(frames.signals.std(0) + 1e-6))
-    _encoder_stage(nets, frames, held, spec, folder, config)
-    _dynamics_stage(nets, frames, held, spec, folder, config)
-    metrics = {"data_sha256": store.sha256(), "action": spec.to_dict(), "train": asdict(config), "model": model.to_dict()}
-    metrics |= evaluate(nets, held, spec, config.dynamics_rollout)
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    if len(train_index) < fabric.world_size:
+        raise InvalidInput(f"{store.path}: {len(train_index)} training episodes, fewer than devices; ask for fewer")
+    frames = Frames.load(store, train_index[fabric.global_rank :: fabric.world_size])
+    held = Frames.load(store, held_index)
+    size = (model.image_size, model.image_size, 3)
+    if frames.observations.shape[1:] != size:
+        raise InvalidInput(f"{store.path}: frames are {frames.observations.shape[1:]}, the model takes images {size}")
+    nets = WorldModelNets(replace(model, signal_dim=len(frames.names)), frames.names)
+    mean = _mean_over_ranks(fabric, frames.signals.mean(0))
+    variance = _mean_over_ranks(fabric, np.square(frames.signals - mean.numpy()).mean(0))
+    nets.signal_mean.copy_(mean)
+    nets.signal_std.copy_(variance.sqrt() + 1e-6)
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(nets)
+    nets.to(fabric.device)
+    _encoder_stage(fabric, nets, frames, held, spec, folder, config)
+    for buffer in nets.buffers():  # BatchNorm's running statistics: from here on all ranks need the same latents
+        buffer.copy_(fabric.broadcast(buffer.cpu()))
+    _dynamics_stage(fabric, nets, frames, held, spec, folder, config)
+    if fabric.is_global_zero:
+        metrics = {"data_sha256": store.sha256(), "train": asdict(config), "model": nets.config.to_dict()}
+        metrics |= evaluate(nets, held, spec, config.dynamics_rollout)
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
     return nets
+
+
+def _launch(config: TrainConfig) -> "Fabric":
+    """This process's place among `config.devices` processes, which are started if need be."""
+    from lightning_fabric import Fabric
+
+    if config.accelerator == "cuda" and torch.cuda.device_count() < config.devices:
+        raise InvalidInput(f"train: {config.devices} GPUs asked for, {torch.cuda.device_count()} found")
+    fabric = Fabric(accelerator=config.accelerator, devices=config.devices)
+    fabric.launch()
+    return fabric
 
 
 def load(folder: Path, stage: str = "dynamics") -> WorldModelNets:
@@ -115,8 +239,8 @@ def load(folder: Path, stage: str = "dynamics") -> WorldModelNets:
     path = folder / f"{stage}.pt"
     if not path.exists():
         raise InvalidInput(f"{path} is missing; run `worldpilot train world-model` up to its {stage} stage first")
-    state = torch.load(path, weights_only=True)
-    nets = WorldModelNets(WorldModelConfig(**state["config"]), tuple(state["names"]))
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    nets = WorldModelNets(WorldModelConfig.from_dict(state["config"]), tuple(state["names"]))
     nets.load_state_dict(state["nets"])
     return nets.eval()
 
@@ -126,20 +250,20 @@ def evaluate(nets: WorldModelNets, held: Frames, spec: ActionSpec, rollout: int)
     nets.eval()
     latents = encode_all(nets, held.observations)
     with torch.no_grad():
-        read = nets.readout(latents) * nets.signal_std + nets.signal_mean
-    truth = torch.from_numpy(held.signals)
+        read = nets.read(latents)
+    truth = torch.from_numpy(held.signals).to(nets.device)
     half = len(latents) // 2
-    probe = torch.cat([latents, torch.ones(len(latents), 1)], 1)
+    probe = torch.cat([latents, torch.ones_like(latents[:, :1])], 1)
     linear = probe[half:] @ torch.linalg.lstsq(probe[:half], truth[:half]).solution
     singular = torch.linalg.svdvals(latents - latents.mean(0)).square()
     share = singular / singular.sum()
     h = nets.config.history
     windows = held.windows(h - 1 + rollout, spec.block)[::7]
     past = torch.stack([latents[windows + i * spec.block] for i in range(h)], 1)
-    actions = torch.from_numpy(gather_actions(held.controls, windows, h - 1 + rollout, spec))
+    actions = torch.from_numpy(gather_actions(held.controls, windows, h - 1 + rollout, spec)).to(nets.device)
     with torch.no_grad():
         predicted = nets.predictor(past, actions).mean(0)
-        signals = nets.readout(predicted) * nets.signal_std + nets.signal_mean
+        signals = nets.read(predicted)
     future = np.stack([windows + (h + i) * spec.block for i in range(rollout)], 1)
     target = latents[future]
     nmse = (predicted - target).square().mean((0, 2)) / latents.var(0).mean()
@@ -158,96 +282,110 @@ def evaluate(nets: WorldModelNets, held: Frames, spec: ActionSpec, rollout: int)
 
 
 def _encoder_stage(
-    nets: WorldModelNets, frames: Frames, held: Frames, spec: ActionSpec, folder: Path, config: TrainConfig
+    fabric: "Fabric",
+    nets: WorldModelNets,
+    frames: Frames,
+    held: Frames,
+    spec: ActionSpec,
+    folder: Path,
+    config: TrainConfig,
 ) -> None:
-    h, steps = nets.config.history, nets.config.history + config.rollout
+    steps = nets.config.history + config.rollout
     windows = frames.windows(steps - 1, spec.block)
     rng = np.random.default_rng([config.seed, 1])
     optimiser = torch.optim.AdamW(nets.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warm_cosine(config.steps))
     parts = {"nets": nets, "optimiser": optimiser, "schedule": schedule}
     first = resume(folder / "encoder.pt", parts, rng, nets.meta)
-    bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc="encoder", mininterval=5)
-    for step in bar:
+    rng = _own_stream(fabric, rng, [config.seed, 1], first)
+    terms = fabric.setup_module(EncoderLosses(nets, config))
+    for step in (bar := _progress(fabric, "encoder", first, config.steps)):
         nets.train()
         at = rng.choice(windows, config.batch)
         index = at[:, None] + np.arange(steps) * spec.block
-        images = _jitter(_to_tensor(frames.observations[index.ravel()]), rng)
-        actions = torch.from_numpy(gather_actions(frames.controls, at, steps - 1, spec))
-        signals = (torch.from_numpy(frames.signals[index]) - nets.signal_mean) / nets.signal_std
-        with torch.autocast("cpu", torch.bfloat16):
-            latents = nets.encoder(images)
-        latents = latents.float().unflatten(0, index.shape)
-        predicted = nets.predictor(latents[:, :h], actions)  # (E, B, R, D)
-        losses = {
-            "prediction": (predicted - latents[:, h:]).square().mean(),
-            "sigreg": config.sigreg_weight * sigreg(latents.transpose(0, 1), config.directions),
-        }
-        if config.inverse_weight:
-            pairs = torch.cat([latents[:, :-1], latents[:, 1:]], -1)
-            losses["inverse"] = config.inverse_weight * (nets.inverse(pairs) - actions).square().mean()
-        real, imagined = latents, predicted
-        if not config.grounding_weight:  # readouts are then probes: they learn, the encoder does not hear of it
-            real, imagined = real.detach(), imagined.detach()
-        losses["grounding"] = (config.grounding_weight or 1.0) * (
-            (nets.readout(real) - signals).square().mean() + (nets.readout(imagined) - signals[:, h:]).square().mean()
-        )
-        _descend(optimiser, schedule, sum(losses.values(), torch.zeros(())))
+        images = _jitter(_to_tensor(frames.observations[index.ravel()], nets.device), rng)
+        actions = torch.from_numpy(gather_actions(frames.controls, at, steps - 1, spec)).to(nets.device)
+        losses = terms(images, actions, nets.standardise(frames.signals[index]))
+        _descend(fabric, optimiser, schedule, sum(losses.values(), torch.zeros(())))
         if (step + 1) % 50 == 0:
             bar.set_postfix({name: f"{float(value):.3f}" for name, value in losses.items()})
-        if (step + 1) % config.evaluate_every == 0 or step + 1 == config.steps:
+        save = (step + 1) % config.evaluate_every == 0 or step + 1 == config.steps
+        if save and fabric.is_global_zero:
             _report(nets, held, spec, config, folder, "encoder", step + 1)
             save_checkpoint(folder / "encoder.pt", parts, rng, nets.meta, step + 1)
 
 
 def _dynamics_stage(
-    nets: WorldModelNets, frames: Frames, held: Frames, spec: ActionSpec, folder: Path, config: TrainConfig
+    fabric: "Fabric",
+    nets: WorldModelNets,
+    frames: Frames,
+    held: Frames,
+    spec: ActionSpec,
+    folder: Path,
+    config: TrainConfig,
 ) -> None:
     h, rollout, members = nets.config.history, config.dynamics_rollout, nets.config.members
     nets.eval()
+    nets.encoder.requires_grad_(False)
+    nets.readout.requires_grad_(False)
     latents = encode_all(nets, frames.observations)
     windows = frames.windows(h - 1 + rollout, spec.block)
     rng = np.random.default_rng([config.seed, 2])
     torch.manual_seed(config.seed + 1)
-    if not (folder / "dynamics.pt").exists():
-        nets.predictor = Predictor(nets.config)  # members that owe nothing to stage 1's shared data order
+    if not (folder / "dynamics.pt").exists():  # members that owe nothing to stage 1's shared data order
+        nets.predictor = predictor(nets.config).to(nets.device)
     optimiser = torch.optim.AdamW(
         [*nets.predictor.parameters(), *nets.decoder.parameters()], config.learning_rate, weight_decay=0.01
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warm_cosine(config.dynamics_steps))
     parts = {"nets": nets, "optimiser": optimiser, "schedule": schedule}
     first = resume(folder / "dynamics.pt", parts, rng, nets.meta)
+    rng = _own_stream(fabric, rng, [config.seed, 2], first)
+    objective = fabric.setup_module(DynamicsLoss(nets, config))
     total = config.dynamics_steps
-    bar = tqdm(range(first, total), initial=first, total=total, desc="dynamics", mininterval=5)
-    for step in bar:
+    for step in (bar := _progress(fabric, "dynamics", first, total)):
+        nets.predictor.train()
         at = rng.choice(windows, (members, config.dynamics_batch))
         flat = at.ravel()
         index = flat[:, None] + np.arange(h + rollout) * spec.block
         window = latents[index].unflatten(0, at.shape)
-        actions = torch.from_numpy(gather_actions(frames.controls, flat, h - 1 + rollout, spec)).unflatten(0, at.shape)
-        predicted = nets.predictor.roll(window[:, :, :h], actions)
-        loss = (predicted - window[:, :, h:]).square().mean() * members
-        if config.grounding_weight:
-            signals = (torch.from_numpy(frames.signals[index[:, h:]]) - nets.signal_mean) / nets.signal_std
-            read = nets.readout(predicted)
-            loss = loss + config.grounding_weight * members * (read - signals.unflatten(0, at.shape)).square().mean()
+        actions = torch.from_numpy(gather_actions(frames.controls, flat, h - 1 + rollout, spec)).to(nets.device)
+        signals = nets.standardise(frames.signals[index[:, h:]])
         picture = rng.integers(len(latents), size=16)
-        loss = loss + (nets.decoder(latents[picture]) - _to_tensor(frames.observations[picture])).square().mean() * 10
-        _descend(optimiser, schedule, loss)
+        images = _to_tensor(frames.observations[picture], nets.device)
+        loss = objective(
+            window, actions.unflatten(0, at.shape), signals.unflatten(0, at.shape), latents[picture], images
+        )
+        _descend(fabric, optimiser, schedule, loss)
         if (step + 1) % 50 == 0:
             bar.set_postfix(loss=f"{float(loss):.4f}")
-        if (step + 1) % (2 * config.evaluate_every) == 0 or step + 1 == total:
+        save = (step + 1) % (2 * config.evaluate_every) == 0 or step + 1 == total
+        if save and fabric.is_global_zero:
             _report(nets, held, spec, config, folder, "dynamics", step + 1)
             save_checkpoint(folder / "dynamics.pt", parts, rng, nets.meta, step + 1)
     nets.eval()
 
 
-def _descend(optimiser: Any, schedule: Any, loss: Tensor) -> None:
+def _own_stream(fabric: "Fabric", rng: np.random.Generator, entropy: Sequence[int], first: int) -> np.random.Generator:
+    """Rank 0 goes on with `rng`, which checkpoints keep; each other rank draws from a stream of its own."""
+    return np.random.default_rng([*entropy, fabric.global_rank, first]) if fabric.global_rank else rng
+
+
+def _mean_over_ranks(fabric: "Fabric", values: npt.NDArray[np.float32]) -> Tensor:
+    return torch.as_tensor(fabric.all_reduce(torch.from_numpy(values))).cpu()
+
+
+def _progress(fabric: "Fabric", stage: str, first: int, total: int) -> Any:
+    quiet = not fabric.is_global_zero
+    return tqdm(range(first, total), initial=first, total=total, desc=stage, mininterval=5, disable=quiet)
+
+
+def _descend(fabric: "Fabric", optimiser: Any, schedule: Any, loss: Tensor) -> None:
     """One step on the optimiser's parameters; gradients that pass through frozen networks don't count in the clip."""
     if not torch.isfinite(loss):
         raise InvalidInput("train: the loss is not finite; lower the learning rate or check the data")
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    fabric.backward(loss)
     nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
     optimiser.step()
     schedule.step()
@@ -270,8 +408,9 @@ def encode_all(nets: WorldModelNets, observations: npt.NDArray[np.uint8], batch:
         return torch.cat([nets.encode(observations[i : i + batch]) for i in range(0, len(observations), batch)])
 
 
-def _to_tensor(images: npt.NDArray[np.uint8]) -> Tensor:
-    return (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last)
+def _to_tensor(images: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
+    pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
+    return (pixels.float() / 255).contiguous(memory_format=torch.channels_last)
 
 
 def _jitter(images: Tensor, rng: np.random.Generator) -> Tensor:
@@ -279,7 +418,7 @@ def _jitter(images: Tensor, rng: np.random.Generator) -> Tensor:
     n = len(images)
     gain = torch.from_numpy(rng.uniform(0.85, 1.15, (n, 3, 1, 1)).astype(np.float32))
     offset = torch.from_numpy(rng.uniform(-0.06, 0.06, (n, 3, 1, 1)).astype(np.float32))
-    return (images * gain + offset).clamp(0, 1)
+    return (images * gain.to(images.device) + offset.to(images.device)).clamp(0, 1)
 
 
 def _r2(read: Tensor, truth: Tensor) -> list[float]:
@@ -310,7 +449,7 @@ def resume(path: Path, parts: Mapping[str, Any], rng: np.random.Generator, meta:
     """
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, map_location="cpu", weights_only=True)
     if any(state[name] != value for name, value in meta.items()):
         raise InvalidInput(f"{path} holds a model of other sizes or signals; choose another folder or delete it")
     for name, part in parts.items():
