@@ -18,6 +18,9 @@ class UnknownName(WorldpilotError):
         self.kind, self.name, self.valid = kind, name, sorted(valid)
         super().__init__(f"unknown {kind} {name!r}; valid names: {', '.join(self.valid) or '(none)'}")
 
+    def __reduce__(self) -> tuple[type, tuple[str, str, list[str]]]:  # it crosses process pools
+        return type(self), (self.kind, self.name, self.valid)
+
 
 class RewardError(InvalidInput):
     """A reward specification that cannot be built, or whose scores are not usable."""

@@ -11,6 +11,7 @@ from worldpilot.errors import WorldpilotError
 # name -> (module, one-line help). Modules are imported only when asked for: a robot has no torch, pybullet or cv2.
 COMMANDS = {
     "collect": ("worldpilot.cli.collect", "record episodes of behaviour data in simulation"),
+    "collect-gym": ("worldpilot.cli.collect_gym", "record episodes in any gymnasium environment"),
     "import-bag": ("worldpilot.cli.import_bag", "recordings of a robot (rosbag2, MCAP) to episodes"),
     "train": ("worldpilot.cli.train", "train a world model or an action prior on episodes"),
     "export": ("worldpilot.cli.export", "export trained checkpoints to ONNX and write an artifact"),
