@@ -31,6 +31,7 @@ from worldpilot.types import FloatArray
 
 FORMAT = 1
 DATASET_FILE = "dataset.json"
+_KEPT_SHARDS = 4
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,8 @@ class EpisodeWriter:
 
 
 class EpisodeStore(Sequence[Episode]):
-    """The episodes of a data set, in the order of (behaviour, seed). Frames are read on first use and then kept.
+    """The episodes of a data set, in the order of (behaviour, seed). Frames are read when asked for; the
+    shards read last are kept, so that reading in order reads each shard once.
 
     Args:
         path: the data set's folder.
@@ -149,6 +151,7 @@ class EpisodeStore(Sequence[Episode]):
         rows = [(shard, row) for shard in shards for row in range(len(shard.digests))]
         by_digest = {shard.digests[row]: (shard, row) for shard, row in rows}  # a repeated episode counts once
         self._rows = sorted(by_digest.values(), key=lambda at: at[0].key(at[1]))
+        self._recent: list[_Shard] = []
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -162,6 +165,10 @@ class EpisodeStore(Sequence[Episode]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         shard, row = self._rows[index]
+        if shard not in self._recent:
+            self._recent.append(shard)
+        if len(self._recent) > _KEPT_SHARDS:
+            self._recent.pop(0).forget()
         return shard.episode(row)
 
     def __iter__(self) -> Iterator[Episode]:
@@ -184,7 +191,7 @@ class EpisodeStore(Sequence[Episode]):
             InvalidInput: no episode has them; the message lists the values there are.
         """
         chosen = EpisodeStore.__new__(EpisodeStore)
-        chosen.path, chosen.meta, chosen._rows = self.path, self.meta, self._rows
+        chosen.path, chosen.meta, chosen._rows, chosen._recent = self.path, self.meta, self._rows, []
         for name, value in wanted.items():
             values = value if isinstance(value, tuple) else (value,)
             seen = sorted({json.dumps(shard.metas[row].get(name)) for shard, row in chosen._rows})
@@ -228,6 +235,10 @@ class _Shard:
         self.layout: dict[str, Any] = index["layout"]
         ends = np.cumsum(self.lengths)
         self._starts = ends - np.asarray(self.lengths)
+
+    def forget(self) -> None:
+        """Free the arrays; they are read again when an episode is asked for."""
+        self.__dict__.pop("_arrays", None)
 
     def key(self, row: int) -> tuple[str, int, str]:
         return self.metas[row]["behaviour"], self.metas[row]["seed"], self.digests[row]

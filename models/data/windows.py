@@ -33,24 +33,25 @@ class Frames:
     @staticmethod
     def load(store: EpisodeStore, indices: Sequence[int]) -> "Frames":
         """Read the episodes at `indices` of a store into memory."""
-        episodes = [store[i] for i in indices]
-        measured = sorted(episodes[0].signals)
-        columns = []
-        for episode in episodes:
-            column = []
+        lengths = [store.lengths[i] + 1 for i in indices]
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        first = store[indices[0]]
+        measured = sorted(first.signals)
+        names = signal_names(measured)
+        observations = np.empty((starts[-1], *first.observations.shape[1:]), first.observations.dtype)
+        controls = np.zeros((starts[-1], first.controls.shape[1]), np.float32)
+        signals = np.empty((starts[-1], len(names)), np.float32)
+        for index, start in zip(indices, starts, strict=False):
+            episode, column = store[index], 0
+            frames = slice(start, start + len(episode.observations))
+            observations[frames] = episode.observations
+            controls[start : start + len(episode)] = episode.controls
             for name in measured:
                 value = episode.signals[name]
-                column += [np.sin(value), np.cos(value)] if name.endswith("yaw") else [value]
-            columns.append(np.stack(column, -1).astype(np.float32))
-        zero = np.zeros((1, episodes[0].controls.shape[1]), np.float32)
-        lengths = [len(e.observations) for e in episodes]
-        return Frames(
-            np.concatenate([e.observations for e in episodes]),
-            np.concatenate([np.concatenate([e.controls, zero]) for e in episodes]),
-            np.concatenate(columns),
-            signal_names(measured),
-            np.concatenate([[0], np.cumsum(lengths)]),
-        )
+                for part in (np.sin(value), np.cos(value)) if name.endswith("yaw") else (value,):
+                    signals[frames, column] = part
+                    column += 1
+        return Frames(observations, controls, signals, names, starts)
 
     def windows(self, model_steps: int, block: int) -> npt.NDArray[np.int64]:
         """First frames of all windows that span `model_steps` model steps within one episode."""
