@@ -302,10 +302,11 @@ def markdown(result: Mapping[str, Any], command: str) -> str:
         "",
         f"{', '.join(episodes['behaviours'])} act for {STEPS} control steps, in seeds that no training data have. "
         f"{episodes['calibration']} episodes give the threshold that {result['alpha']:.0%} of whole episodes exceed, "
-        f"the other {episodes['test']} are run again with one fault at a random time. An episode's score is its largest "
-        f"error within {result['window_s']:.1f} s after that time, with the fault and without: the AUROC compares the "
-        "same windows of the same episodes (paired bootstrap over episodes; degenerate where nothing overlaps). Alarms "
-        "are windows with an error above the threshold: for a fault that should be found, the recall (Wilson 95 %). "
+        f"the other {episodes['test']} are run again with one fault at a random time. An episode's score is its "
+        f"largest error within {result['window_s']:.1f} s after that time, with the fault and without: the AUROC "
+        "compares the same windows of the same episodes (paired bootstrap over episodes; degenerate where nothing "
+        "overlaps). Alarms are windows with an error above the threshold: for a fault that should be found, the recall "
+        "(Wilson 95 %). "
         "Surprise is the one-step error, H-step that of the prediction made H model steps before. A block length is "
         f"{100 * result['block_length_m']:.0f} cm, the width and the height of the T; its bars are "
         f"{100 * geometry.UNIT:.0f} cm wide. Pairs are fewer where the table has no room for a jump.",

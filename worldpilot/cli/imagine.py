@@ -152,6 +152,8 @@ def _draw(
         if column == 0:
             top.set_ylabel("real", fontsize=10)
             bottom.set_ylabel("imagined", fontsize=10)
+    place = ((_LEFT - 0.1) / width, (height - _TOP - 2 * _CELL - _GAP - 0.08) / height)
+    figure.text(*place, "error of\nwhat is read", fontsize=7.5, color="#444444", ha="right", va="top")
     title = (
         f"{figures['task']}, {figures['episode']['behaviour']} episode {figures['episode']['seed']}, from "
         f"{figures['start_s']:.1f} s: the model sees the present and what led to it, from then on only the actions"
