@@ -1,10 +1,14 @@
 """The simulated tasks by name: their worlds, their behaviour data, and when a goal counts as reached.
 
+Another package adds its own by an entry point of the group "worldpilot.tasks" that names a `Task`.
 Importing this module imports PyBullet.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,8 +16,10 @@ import numpy.typing as npt
 
 from worldpilot.contracts import Environment
 from worldpilot.errors import UnknownName
-from worldpilot.sim import experts, push_t
+from worldpilot.sim import cube_experts, experts, push_cube, push_t
 from worldpilot.types import ActionSpec
+
+GROUP = "worldpilot.tasks"
 
 Controls = Iterator[npt.NDArray[np.floating[Any]]]
 
@@ -78,7 +84,7 @@ class Task:
     """A simulated task. Behaviours keep their order: it seeds them."""
 
     action: ActionSpec
-    world: Callable[..., World]  # randomise: bool, render_images: bool
+    world: Callable[..., World]  # randomise: bool, image_size: int, render_images: bool
     behaviours: Mapping[str, Behaviour]
     goal: GoalTest
 
@@ -89,9 +95,25 @@ def task(name: str) -> Task:
     Raises:
         UnknownName: there is no such task; the message lists those there are.
     """
-    if name not in TASKS:
-        raise UnknownName("task", name, TASKS)
-    return TASKS[name]
+    if name not in available():
+        raise UnknownName("task", name, available())
+    return available()[name]
+
+
+@cache
+def available() -> Mapping[str, Task]:
+    """All tasks by name, those of installed packages too; one that can't be loaded is left out, with a warning."""
+    found = dict(TASKS)
+    for entry in entry_points(group=GROUP):
+        try:
+            loaded = entry.load()
+            if not isinstance(loaded, Task):
+                raise TypeError("not a worldpilot.sim.tasks.Task")
+        except Exception as error:  # a stranger's package may fail in any way
+            logging.getLogger(__name__).warning("task %s (%s) left out: %s", entry.name, entry.value, error)
+        else:
+            found[entry.name] = loaded
+    return found
 
 
 TASKS = {
@@ -112,6 +134,22 @@ TASKS = {
             yaw="block_yaw",
             yaw_tolerance=float(np.pi / 9),
             object=("block_x", "block_y"),
+        ),
+    ),
+    "push_cube": Task(
+        action=push_cube.ACTION,
+        world=push_cube.PushCube,
+        behaviours={
+            "expert": Behaviour(lambda: cube_experts.expert, push_cube.BUDGET),
+            "random_push": Behaviour(lambda: cube_experts.random_pushes, 100),
+        },
+        # As OGBench's cube task, where it is 4 cm: the cube counts, the arm does not.
+        goal=GoalTest(
+            position=("cube_x", "cube_y"),
+            tolerance=push_cube.REACHED,
+            yaw=None,
+            yaw_tolerance=float(np.pi),
+            object=("cube_x", "cube_y"),
         ),
     ),
 }

@@ -48,13 +48,13 @@ class RelativeTargets(gymnasium.ActionWrapper[Any, Any, Any]):
         return np.clip(agent + np.asarray(action, float) * MM, 0, 512)
 
 
-def make_world(*, randomise: bool = True, render_images: bool = True) -> GymWorld:
+def make_world(*, randomise: bool = True, image_size: int = 64, render_images: bool = True) -> GymWorld:
     """The environment; there is nothing to randomise but the start, and that follows the seed."""
     del randomise
     look: dict[str, Any] = {"obs_type": "pixels", "observation_width": 512, "observation_height": 512}
     options: dict[str, Any] = look if render_images else {"obs_type": "state"}
     env = gymnasium.make("gym_pusht:gym_pusht/PushT-v0", max_episode_steps=-1, **options)
-    return GymWorld(RelativeTargets(env), ACTION, signals=signals, looks=render_images)
+    return GymWorld(RelativeTargets(env), ACTION, signals=signals, size=image_size, looks=render_images)
 
 
 def signals(observation: Any, info: Mapping[str, Any]) -> dict[str, float]:

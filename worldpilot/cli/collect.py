@@ -11,28 +11,29 @@ from tqdm import tqdm
 
 from worldpilot.errors import InvalidInput
 from worldpilot.models.data.episodes import Episode, EpisodeWriter
-from worldpilot.sim.tasks import TASKS, Controls, World, task
+from worldpilot.sim.tasks import Controls, World, available, task
 
 _CHUNK = 25  # episodes a job
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("task", choices=list(TASKS))
+    parser.add_argument("task", choices=list(available()))
     parser.add_argument("--out", type=Path, required=True, help="folder of the store; shards are added to it")
-    for behaviour in sorted({name for entry in TASKS.values() for name in entry.behaviours}):
+    for behaviour in sorted({name for entry in available().values() for name in entry.behaviours}):
         parser.add_argument(f"--{behaviour.replace('_', '-')}", type=int, default=0, metavar="N", help="episodes")
     parser.add_argument("--steps", type=int, help="longest episode [control steps]; default: as the behaviour has it")
+    parser.add_argument("--size", type=int, default=64, help="side of the images [px]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
 
 
 def run(args: argparse.Namespace) -> int:
-    known = task(args.task).behaviours
-    asked = {name: count for name, count in vars(args).items() if count and any(name in t.behaviours for t in TASKS.values())}
+    known, behaviours = task(args.task).behaviours, {b for entry in available().values() for b in entry.behaviours}
+    asked = {name: count for name, count in vars(args).items() if count and name in behaviours}
     if not asked or set(asked) - set(known):
         raise InvalidInput(f"collect {args.task}: give a number of episodes for some of {', '.join(known)}")
     jobs = [
-        (args.task, str(args.out), behaviour, args.seed + first, min(_CHUNK, count - first), args.steps)
+        (args.task, str(args.out), behaviour, args.seed + first, min(_CHUNK, count - first), args.steps, args.size)
         for behaviour, count in asked.items()
         for first in range(0, count, _CHUNK)
     ]
@@ -73,9 +74,9 @@ def behave(
     return controls(world, rng)
 
 
-def _collect(name: str, out: str, behaviour: str, first_seed: int, episodes: int, steps: int | None) -> int:
+def _collect(name: str, out: str, behaviour: str, first_seed: int, episodes: int, steps: int | None, size: int) -> int:
     source = task(name).behaviours[behaviour]
-    world, controls = task(name).world(), source.make()
+    world, controls = task(name).world(image_size=size), source.make()
     with EpisodeWriter(Path(out), store_meta(name)) as writer:
         for seed in range(first_seed, first_seed + episodes):
             meta = {"seed": seed, "behaviour": behaviour}
