@@ -86,7 +86,7 @@ class Artifact:
             manifest=manifest,
             spec=spec,
             world_model=OnnxWorldModel(spec, sessions, _derived(manifest)),
-            prior=OnnxPrior(spec, sessions["prior"]),
+            prior=OnnxPrior(spec, sessions["prior"], _derived(manifest)),
             decoder=sessions.get("decoder"),
         )
 
@@ -209,6 +209,8 @@ def signatures(manifest: Mapping[str, Any]) -> dict[str, tuple[dict[str, Tensor]
     latents: Tensor = ("float32", ("B", h, d))
     one_latent: Tensor = ("float32", ("B", d))
     plan: Tensor = ("float32", ("B", prior_steps, a))
+    goal: Tensor = ("float32", ("B", read))
+    wanted = {"goal": goal, "goal_mask": goal} if manifest.get("goal_conditioned") else {}
     return {
         "encoder": ({"observation": observed}, {"latent": one_latent}),
         "predictor": (
@@ -216,7 +218,7 @@ def signatures(manifest: Mapping[str, Any]) -> dict[str, tuple[dict[str, Tensor]
             {"predicted": ("float32", (e, "B", "H", d))},
         ),
         "readout": ({"latents": one_latent}, {"signals": ("float32", ("B", read))}),
-        "prior": ({"latents": latents, "noise": plan}, {"actions": plan}),
+        "prior": ({"latents": latents, "noise": plan, **wanted}, {"actions": plan}),
         "decoder": ({"latents": one_latent}, {"image": observed}),
     }
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from worldpilot.errors import ArtifactError
 from worldpilot.models.action_prior import train as action_prior
+from worldpilot.models.action_prior.networks import Denoiser
 from worldpilot.models.artifact import Artifact, write_manifest
 from worldpilot.models.world_model import train as world_model
 from worldpilot.models.world_model.train import WorldModelNets
@@ -58,14 +59,18 @@ class _Propose(nn.Module):
     low: Tensor
     high: Tensor
 
-    def __init__(self, denoiser: nn.Module, spec: ActionSpec) -> None:
+    def __init__(self, denoiser: Denoiser, nets: WorldModelNets, spec: ActionSpec) -> None:
         super().__init__()
-        self.sampler = action_prior.Sampler(denoiser)  # type: ignore[arg-type]
+        self.sampler = action_prior.Sampler(denoiser)
+        self.mean, self.std = nets.signal_mean, nets.signal_std
         self.register_buffer("low", torch.from_numpy(spec.action_low))
         self.register_buffer("high", torch.from_numpy(spec.action_high))
 
-    def forward(self, latents: Tensor, noise: Tensor) -> Tensor:
-        return self.low + (self.sampler(latents, noise) + 1) / 2 * (self.high - self.low)
+    def forward(
+        self, latents: Tensor, noise: Tensor, goal: Tensor | None = None, goal_mask: Tensor | None = None
+    ) -> Tensor:
+        standardised = None if goal is None else (goal - self.mean) / self.std
+        return self.low + (self.sampler(latents, noise, standardised, goal_mask) + 1) / 2 * (self.high - self.low)
 
 
 class _Decode(nn.Module):
@@ -96,11 +101,15 @@ def export(
     latents = torch.randn(3, h, d, generator=generator)
     actions = torch.rand(3, h - 1 + horizon, a, generator=generator) * 0.4 - 0.2
     noise = torch.randn(3, horizon, a, generator=generator)
+    wanted = {}
+    if denoiser.config.goal_dim:
+        mask = (torch.rand(3, denoiser.config.goal_dim, generator=generator) > 0.5).float()
+        wanted = {"goal": nets.signal_mean + nets.signal_std * mask, "goal_mask": mask}
     graphs: dict[str, tuple[nn.Module, dict[str, Tensor], str]] = {
         "encoder": (_Encode(nets), {"observation": image}, "latent"),
         "predictor": (_Predict(nets, spec), {"latents": latents, "actions": actions}, "predicted"),
         "readout": (_Read(nets), {"latents": latents[:, 0]}, "signals"),
-        "prior": (_Propose(denoiser, spec), {"latents": latents, "noise": noise}, "actions"),
+        "prior": (_Propose(denoiser, nets, spec), {"latents": latents, "noise": noise, **wanted}, "actions"),
         "decoder": (_Decode(nets), {"latents": latents[:, 0]}, "image"),
     }
     for name, (module, inputs, output) in graphs.items():
@@ -126,7 +135,8 @@ def export(
         "horizon": horizon,
         "latent_dim": d,
         "members": config.members,
-        "proposals": 128,
+        "proposals": 64,
+        "goal_conditioned": bool(wanted),
         "signals": _signals(nets.names, r2),
         "provenance": {
             "data_sha256": metrics["data_sha256"],

@@ -112,12 +112,25 @@ class OnnxWorldModel:
 class OnnxPrior:
     """The action prior: noise in, action sequences out, so that one generator state gives one set of proposals."""
 
-    def __init__(self, spec: ModelSpec, graph: ort.InferenceSession) -> None:
-        self._spec, self._graph = spec, graph
+    def __init__(
+        self,
+        spec: ModelSpec,
+        graph: ort.InferenceSession,
+        derived: Mapping[str, tuple[str, str]] | None = None,
+    ) -> None:
+        self._spec, self._graph, self._derived = spec, graph, dict(derived or {})
+        self._read = [signal.name for signal in spec.signals if signal.name not in self._derived]
+        self._takes_goal = any(node.name == "goal" for node in graph.get_inputs())
         self._low, self._high = spec.action.action_low, spec.action.action_high
 
-    def propose(self, history: History, n: int, rng: np.random.Generator) -> FloatArray:
+    def propose(
+        self, history: History, n: int, rng: np.random.Generator, goal: Mapping[str, float] | None = None
+    ) -> FloatArray:
         """n action sequences of shape (n, H, A), within the action bounds.
+
+        Args:
+            goal: signals to be reached, name -> value in physical units; a quarter of the proposals don't hear of it,
+                and a prior without goals doesn't either.
 
         Raises:
             InvalidInput: a history of another shape or not finite, or proposals that are not finite.
@@ -125,10 +138,25 @@ class OnnxPrior:
         _check("history latents", history.latents, (self._spec.history, self._spec.latent_dim))
         noise = rng.standard_normal((n, self._spec.horizon, self._spec.action.dim), np.float32)
         latents = np.ascontiguousarray(np.broadcast_to(history.latents, (n, *history.latents.shape)), np.float32)
-        actions: Any = self._graph.run(None, {"latents": latents, "noise": noise})[0]
+        inputs = {"latents": latents, "noise": noise}
+        if self._takes_goal:
+            inputs["goal"], inputs["goal_mask"] = self._goal(goal or {}, n)
+        actions: Any = self._graph.run(None, inputs)[0]
         if not np.isfinite(actions).all():
             raise InvalidInput("propose: the prior's proposals are not finite; hold")
         return np.clip(actions, self._low, self._high, out=actions)
+
+    def _goal(self, goal: Mapping[str, float], n: int) -> tuple[FloatArray, FloatArray]:
+        """Values and mask, both of shape (n, S)."""
+        asked = dict(goal)
+        for name, (sine, cosine) in self._derived.items():
+            if name in asked:
+                asked[sine], asked[cosine] = np.sin(asked[name]), np.cos(asked[name])
+        known = [name in asked and bool(np.isfinite(asked[name])) for name in self._read]
+        values = np.array([asked[name] if k else 0.0 for name, k in zip(self._read, known, strict=True)], np.float32)
+        mask = np.tile(np.asarray(known, np.float32), (n, 1))
+        mask[n - n // 4 :] = 0
+        return np.tile(values, (n, 1)), mask
 
 
 def _check(what: str, array: FloatArray, shape: tuple[int | None, ...]) -> None:

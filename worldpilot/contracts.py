@@ -37,8 +37,14 @@ class WorldModel(Protocol):
 class ActionPrior(Protocol):
     """What a competent operator might do next, whatever the goal."""
 
-    def propose(self, history: History, n: int, rng: np.random.Generator) -> FloatArray:
-        """n action sequences of shape (n, H, A). Same history and generator state: same sequences."""
+    def propose(
+        self, history: History, n: int, rng: np.random.Generator, goal: Mapping[str, float] | None = None
+    ) -> FloatArray:
+        """n action sequences of shape (n, H, A). Same history, generator state and goal: same sequences.
+
+        Args:
+            goal: signals to be reached, if there are any, name -> value; a prior may ignore it.
+        """
         ...
 
 

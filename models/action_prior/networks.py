@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class PriorConfig:
-    """Sizes: h history, D latent_dim, H horizon, A action_dim."""
+    """Sizes: h history, D latent_dim, H horizon, A action_dim, S goal_dim (0: not conditioned on a goal)."""
 
     latent_dim: int = 64
     history: int = 2
@@ -18,13 +18,17 @@ class PriorConfig:
     hidden: int = 512
     blocks: int = 3
     sampler_steps: int = 6
+    goal_dim: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 class Denoiser(nn.Module):
-    """The velocity of a rectified flow from noise to action sequences, given the history's latents."""
+    """The velocity of a rectified flow from noise to action sequences, given the history's latents and a goal.
+
+    A goal is a partial state: standardised signals, and a mask of those that are asked for.
+    """
 
     frequencies: Tensor
 
@@ -32,7 +36,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.config = config
         self.register_buffer("frequencies", 2 ** torch.arange(6) * torch.pi)
-        inputs = config.horizon * config.action_dim + config.history * config.latent_dim + 12
+        inputs = config.horizon * config.action_dim + config.history * config.latent_dim + 2 * config.goal_dim + 12
         self.input = nn.Linear(inputs, config.hidden)
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(config.hidden), nn.Linear(config.hidden, config.hidden), nn.SiLU())
@@ -40,10 +44,21 @@ class Denoiser(nn.Module):
         )
         self.output = nn.Linear(config.hidden, config.horizon * config.action_dim)
 
-    def forward(self, noisy: Tensor, sigma: Tensor, latents: Tensor) -> Tensor:
-        """Noisy actions (B, H, A) at noise levels sigma (B,) in [0, 1], latents (B, h, D) to velocities (B, H, A)."""
+    def forward(
+        self, noisy: Tensor, sigma: Tensor, latents: Tensor, goal: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Velocities of shape (B, H, A).
+
+        Args:
+            noisy: actions of shape (B, H, A).
+            sigma: noise levels of shape (B,), in [0, 1].
+            latents: of shape (B, h, D).
+            goal: standardised signals of shape (B, S), if the prior is conditioned on goals.
+            mask: of shape (B, S), 1 where the goal asks for something.
+        """
         waves = sigma[:, None] * self.frequencies
-        x = self.input(torch.cat([noisy.flatten(1), latents.flatten(1), waves.sin(), waves.cos()], -1))
+        wanted = [] if goal is None or mask is None else [goal * mask, mask]
+        x = self.input(torch.cat([noisy.flatten(1), latents.flatten(1), *wanted, waves.sin(), waves.cos()], -1))
         for block in self.blocks:
             x = x + block(x)
         return self.output(x).view_as(noisy)

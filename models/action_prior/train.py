@@ -1,4 +1,9 @@
-"""Train the action prior: flow matching over sequences of actions, given the history's latents (D-MPC, 2410.05364)."""
+"""Train the action prior: flow matching over sequences of actions, given the history's latents (D-MPC, 2410.05364).
+
+It is conditioned on goals in hindsight: what the episode's signals were some time later is, for the actions before, a
+goal that was reached. Entities (the words before the first underscore of the signals' names) are asked for at random,
+and in a quarter of the windows none is.
+"""
 
 import copy
 import json
@@ -6,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
@@ -16,7 +22,7 @@ from worldpilot.models.action_prior.networks import Denoiser, PriorConfig
 from worldpilot.models.data.episodes import EpisodeStore
 from worldpilot.models.data.windows import Frames, gather_actions
 from worldpilot.models.world_model import train as world_model
-from worldpilot.types import ActionSpec
+from worldpilot.types import ActionSpec, FloatArray
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,7 @@ class PriorTrainConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     ema: float = 0.999
+    goal_ahead: int = 75  # a goal lies up to so many control steps ahead; 0: no goals
     evaluate_every: int = 1000
     seed: int = 0
 
@@ -49,12 +56,12 @@ class Sampler(nn.Module):
         scheduler.set_timesteps(denoiser.config.sampler_steps)
         self.register_buffer("sigmas", torch.as_tensor(scheduler.sigmas, dtype=torch.float32).clone())
 
-    def forward(self, latents: Tensor, noise: Tensor) -> Tensor:
-        """Latents (B, h, D) and noise (B, H, A) to normalised actions (B, H, A) in [-1, 1]."""
+    def forward(self, latents: Tensor, noise: Tensor, goal: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Latents (B, h, D), noise (B, H, A), goal and mask (B, S) to normalised actions (B, H, A) in [-1, 1]."""
         x = noise
         for i in range(self.denoiser.config.sampler_steps):
             sigma = self.sigmas[i] + torch.zeros_like(x[:, 0, 0])  # len(x) would be burnt into the graph
-            x = x + (self.sigmas[i + 1] - self.sigmas[i]) * self.denoiser(x, sigma, latents)
+            x = x + (self.sigmas[i + 1] - self.sigmas[i]) * self.denoiser(x, sigma, latents, goal, mask)
         return x.clamp(-1, 1)
 
 
@@ -68,12 +75,20 @@ def train_prior(
     train_index, held_index = store.split()
     frames, held = Frames.load(store, train_index), Frames.load(store, held_index)
     latents, held_latents = (world_model.encode_all(nets, f.observations) for f in (frames, held))
-    sizes = PriorConfig(nets.config.latent_dim, nets.config.history, config.horizon, spec.dim)
+    signals = len(frames.names) if config.goal_ahead else 0
+    sizes = PriorConfig(nets.config.latent_dim, nets.config.history, config.horizon, spec.dim, goal_dim=signals)
     denoiser = Denoiser(sizes)
     average = copy.deepcopy(denoiser).requires_grad_(False)
-    h = sizes.history
-    windows, held_windows = (f.windows(h - 1 + sizes.horizon, spec.block) for f in (frames, held))
+    windows, held_windows = (f.windows(sizes.history - 1 + sizes.horizon, spec.block) for f in (frames, held))
     rng = np.random.default_rng([config.seed, 3])
+    now = (sizes.history - 1) * spec.block  # from a window's first frame to its present
+
+    def goals(source: Frames, at: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
+        if not sizes.goal_dim:
+            return None, None
+        signals, mask = hindsight(source, at + now, config.goal_ahead, rng)
+        return (torch.from_numpy(signals) - nets.signal_mean) / nets.signal_std, torch.from_numpy(mask)
+
     optimiser = torch.optim.AdamW(denoiser.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps, 1e-5)
     parts = {"denoiser": denoiser, "average": average, "optimiser": optimiser, "schedule": schedule}
@@ -81,8 +96,8 @@ def train_prior(
     first = world_model.resume(folder / "prior.pt", parts, rng, meta)
     bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc="prior", mininterval=5)
     for step in bar:
-        past, actions = _batch(latents, frames, rng.choice(windows, config.batch), h, sizes.horizon, spec)
-        loss = _flow_loss(denoiser, past, actions)
+        at = rng.choice(windows, config.batch)
+        loss = _flow_loss(denoiser, *_batch(latents, frames, at, sizes, spec), *goals(frames, at))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
@@ -96,14 +111,34 @@ def train_prior(
             bar.set_postfix(loss=f"{float(loss):.4f}")
         if (step + 1) % config.evaluate_every == 0 or step + 1 == config.steps:
             with torch.no_grad():
-                batch = _batch(held_latents, held, rng.choice(held_windows, 4096), h, sizes.horizon, spec)
-                held_loss = float(_flow_loss(average, *batch))
+                at = rng.choice(held_windows, 4096)
+                batch = _batch(held_latents, held, at, sizes, spec)
+                held_loss = float(_flow_loss(average, *batch, *goals(held, at)))
             tqdm.write(f"prior {step + 1}: held-out flow loss {held_loss:.4f}")
             metrics = {"data_sha256": store.sha256(), "train": asdict(config), "held_out_flow_loss": held_loss}
             metrics |= {"episodes": len(held_index), "step": step + 1}
             (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
             world_model.save_checkpoint(folder / "prior.pt", parts, rng, meta, step + 1)
     return average
+
+
+def hindsight(
+    frames: Frames, present: npt.NDArray[np.int64], ahead: int, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Goals that were reached: the signals up to `ahead` control steps later in the same episode, and what of them is
+    asked for; both of shape (B, S).
+
+    Args:
+        frames: episodes.
+        present: frames of shape (B,) before which a goal is unknown.
+    """
+    end = frames.starts[np.searchsorted(frames.starts, present, side="right")] - 1  # each episode's last frame
+    later = np.minimum(present + rng.integers(1, ahead + 1, len(present)), end)
+    entities = [name.split("_")[0] for name in frames.names]
+    kinds = sorted(set(entities))
+    asked = (rng.random((len(present), len(kinds))) < 0.65) & (rng.random((len(present), 1)) > 0.25)
+    mask = asked[:, [kinds.index(entity) for entity in entities]]
+    return frames.signals[later], mask.astype(np.float32)
 
 
 def load(folder: Path) -> Denoiser:
@@ -118,15 +153,15 @@ def load(folder: Path) -> Denoiser:
 
 
 def _batch(
-    latents: Tensor, frames: Frames, at: np.ndarray, history: int, horizon: int, spec: ActionSpec
+    latents: Tensor, frames: Frames, at: np.ndarray, sizes: PriorConfig, spec: ActionSpec
 ) -> tuple[Tensor, Tensor]:
-    past = latents[at[:, None] + np.arange(history) * spec.block]
-    actions = gather_actions(frames.controls, at + (history - 1) * spec.block, horizon, spec)
+    past = latents[at[:, None] + np.arange(sizes.history) * spec.block]
+    actions = gather_actions(frames.controls, at + (sizes.history - 1) * spec.block, sizes.horizon, spec)
     return past, torch.from_numpy(actions)
 
 
-def _flow_loss(denoiser: Denoiser, past: Tensor, actions: Tensor) -> Tensor:
+def _flow_loss(denoiser: Denoiser, past: Tensor, actions: Tensor, goal: Tensor | None, mask: Tensor | None) -> Tensor:
     """Rectified flow: at x = (1 - sigma) a + sigma n the velocity is n - a; sigma uniform on [0, 1]."""
     noise, sigma = torch.randn_like(actions), torch.rand(len(actions))
     mixed = torch.lerp(actions, noise, sigma[:, None, None])
-    return (denoiser(mixed, sigma, past) - (noise - actions)).square().mean()
+    return (denoiser(mixed, sigma, past, goal, mask) - (noise - actions)).square().mean()

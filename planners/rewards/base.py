@@ -102,6 +102,10 @@ class RewardPlugin(ABC):
                 raise UnknownName("signal", name, names)
         return self
 
+    def target(self) -> Mapping[str, float]:
+        """Signals that the reward wants to be at a value, if it is a goal: a hint for the action prior."""
+        return {}
+
     @abstractmethod
     def score(self, rollouts: Rollouts) -> FloatArray:
         """Scores of shape (N,), or per model step (N, H), which are averaged over H; higher is better."""

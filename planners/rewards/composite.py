@@ -7,6 +7,7 @@ import numpy as np
 
 from worldpilot.contracts import Reward
 from worldpilot.errors import RewardError
+from worldpilot.planners.rewards.base import RewardPlugin
 from worldpilot.types import FloatArray, RewardSpec, Rollouts
 
 
@@ -32,7 +33,16 @@ class CompositeReward:
     @property
     def uses_goal_image(self) -> bool:
         """Whether a term takes its goal from the goal image."""
-        return any(getattr(reward, "uses_goal_image", False) for reward in self.rewards)
+        return any(isinstance(reward, RewardPlugin) and reward.uses_goal_image for reward in self.rewards)
+
+    @property
+    def target(self) -> Mapping[str, float]:
+        """Signals that the terms want to be at a value; of two that disagree the first counts."""
+        merged: dict[str, float] = {}
+        for reward in self.rewards:
+            target = reward.target() if isinstance(reward, RewardPlugin) else {}
+            merged = {**target, **merged}
+        return merged
 
     def terms(self, rollouts: Rollouts) -> Mapping[str, FloatArray]:
         """The weighted contribution of each term, name -> (N,). Per-step scores are averaged over the horizon.

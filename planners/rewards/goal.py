@@ -59,6 +59,9 @@ class GoalSignals(RewardPlugin):
             raise RewardError("reward: this model has no signal in metres or radians; use goal_latent")
         return replace(self, goal=dict(context.goal_signals), units=units)
 
+    def target(self) -> Mapping[str, float]:
+        return {} if self.goal is None or self.units is None else {name: self.goal[name] for name in self.units}
+
     def score(self, rollouts: Rollouts) -> FloatArray:
         if self.goal is None or self.units is None:
             raise RewardError("reward: goal_signals is not bound to a goal; call bind first")
@@ -95,6 +98,10 @@ class GoalPose(RewardPlugin):
         yaw = () if self.yaw is None else (f"{self.object}_yaw",)
         pusher = (f"{self.pusher}_x", f"{self.pusher}_y") if self.approach else ()
         return pose + yaw + pusher
+
+    def target(self) -> Mapping[str, float]:
+        yaw = {} if self.yaw is None else {f"{self.object}_yaw": self.yaw}
+        return {f"{self.object}_x": self.x, f"{self.object}_y": self.y, **yaw}
 
     def score(self, rollouts: Rollouts) -> FloatArray:
         x, y = rollouts.signals[f"{self.object}_x"], rollouts.signals[f"{self.object}_y"]

@@ -98,6 +98,8 @@ def test_the_sampler_is_diffusers_own_loop(made):
     sizes, g = denoiser.config, torch.Generator().manual_seed(0)
     latents = torch.randn(4, sizes.history, sizes.latent_dim, generator=g)
     noise = torch.randn(4, sizes.horizon, sizes.action_dim, generator=g)
+    goal = torch.randn(4, sizes.goal_dim, generator=g)
+    mask = (torch.rand(4, sizes.goal_dim, generator=g) > 0.5).float()
     scheduler = FlowMatchEulerDiscreteScheduler()
     scheduler.set_timesteps(sizes.sampler_steps)
     x: Any = noise  # diffusers' annotations name the old FloatTensor
@@ -105,9 +107,24 @@ def test_the_sampler_is_diffusers_own_loop(made):
     timesteps: Any = scheduler.timesteps
     with torch.no_grad():
         for sigma, t in zip(sigmas, timesteps, strict=False):
-            x = scheduler.step(denoiser(x, sigma.expand(4), latents), t, x, return_dict=False)[0]
-        unrolled = action_prior.Sampler(denoiser)(latents, noise)
+            x = scheduler.step(denoiser(x, sigma.expand(4), latents, goal, mask), t, x, return_dict=False)[0]
+        unrolled = action_prior.Sampler(denoiser)(latents, noise, goal, mask)
     assert unrolled.numpy() == pytest.approx(x.clamp(-1, 1).numpy(), abs=1e-5)
+
+
+def test_a_goal_changes_the_proposals_that_hear_of_it(made):
+    artifact = Artifact.load(made / "artifact")
+    spec = artifact.spec
+    history = History(
+        np.zeros((spec.history, spec.latent_dim), np.float32),
+        np.zeros((spec.history - 1, spec.action.dim), np.float32),
+    )
+    free, left, right = (
+        artifact.prior.propose(history, 8, np.random.default_rng(1), goal)
+        for goal in (None, {"block_x": -0.1, "block_yaw": 1.0}, {"block_x": 0.1, "block_yaw": 1.0})
+    )
+    assert (left[:6] != right[:6]).any()
+    assert (left[6:] == free[6:]).all()
 
 
 def test_proposals_repeat_with_their_seed_and_stay_in_bounds(made):

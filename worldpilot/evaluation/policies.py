@@ -61,13 +61,19 @@ class Scripted:
 
 
 class PriorAlone:
-    """One sample of the prior after another, each executed to its end: no model, no reward."""
+    """One sample of the prior after another, each executed to its end: told the goal, but no model, no reward."""
 
     sees = True
 
     def __init__(self, setting: Setting) -> None:
         self.solves: list[float] = []
         self._artifact, self._rng, self._spec = setting.artifact, setting.rng, setting.artifact.spec
+        model, image = self._artifact.world_model, setting.case.goal_image
+        context = RewardContext(self._spec)
+        if image is not None:
+            latent = _encode(self._artifact, image)
+            context = RewardContext(self._spec, latent, {k: float(v) for k, v in model.signals(latent).items()})
+        self._goal = registry.build(setting.case.reward, context).target
         self._buffer = HistoryBuffer(self._spec.action, self._spec.history)
         self._previous = np.zeros(self._spec.action.control_dim, np.float32)
         self._plan: list[FloatArray] = []
@@ -75,7 +81,8 @@ class PriorAlone:
     def act(self, image: ImageArray | None) -> FloatArray:
         self._buffer.push(_encode(self._artifact, image), self._previous)
         if not self._plan:
-            proposal = self._artifact.prior.propose(self._buffer.history(self._spec.history), 1, self._rng)[0]
+            history = self._buffer.history(self._spec.history)
+            proposal = self._artifact.prior.propose(history, 1, self._rng, self._goal)[0]
             self._plan = list(self._spec.action.controls(proposal))
         self._previous = self._plan.pop(0)
         return self._previous
@@ -109,8 +116,9 @@ class Planner:
         begin = time.perf_counter()
         solves = self._mpc.plans_next
         if self._proposes and solves:
+            goal = self._mpc.reward.reward.target if self._mpc.reward else None
             history, n = self._buffer.history(self._spec.history), int(self._artifact.manifest["proposals"])
-            proposals = self._artifact.prior.propose(history, n, self._rng)
+            proposals = self._artifact.prior.propose(history, n, self._rng, goal)
         tick = self._mpc.tick(latent, self._previous, proposals)
         if solves:
             self.solves.append(time.perf_counter() - begin)
