@@ -34,9 +34,7 @@ class Camera:
         eye: npt.ArrayLike, at: npt.ArrayLike, up: npt.ArrayLike, fov: float, near: float, far: float
     ) -> "Camera":
         """At `eye` [m], turned to `at` [m], with an opening angle of `fov` [deg]; sees from `near` to `far` [m]."""
-        return Camera(
-            pybullet.computeViewMatrix(eye, at, up), pybullet.computeProjectionMatrixFOV(fov, 1, near, far)
-        )
+        return Camera(pybullet.computeViewMatrix(eye, at, up), pybullet.computeProjectionMatrixFOV(fov, 1, near, far))
 
     def photograph(self, client: Client, size: int, light: tuple[float, float, float]) -> npt.NDArray[np.uint8]:
         """An image of shape (size, size, 3) RGB, without shadows, lit from the direction `light`."""

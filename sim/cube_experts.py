@@ -41,13 +41,14 @@ def sample_push(cube: Array, rng: np.random.Generator) -> Push | None:
 def random_pushes(world: PushCube, rng: np.random.Generator) -> Iterator[Array]:
     """Contact-rich behaviour: one random push after another, for ever, the cube kept in reach."""
     while True:
-        cube = world.block()
-        drawn = [p for p in (sample_push(cube, rng) for _ in range(rng.choice([1, 4, 8]))) if p is not None]
-        kept = [p for p in drawn if _kept(cube, p)]
-        if not kept:
+        cube, jitter = world.block(), rng.uniform(0, 0.03)
+        drawn = [p for p in (sample_push(cube, rng) for _ in range(64)) if p is not None]
+        kept = [p for p in drawn if _kept(cube, p)][: rng.choice([1, 4, 8])]
+        if not kept or rng.random() < 0.1:  # anywhere, without the cube
+            for control in follow(world, [rng.uniform([*LOW[:2], _TRAVEL_HEIGHT], HIGH)], _MAX_SPEED):
+                yield control + rng.normal(0, jitter, 3)
             continue
         push = min(kept, key=lambda p: float(np.linalg.norm(p.start - world.tip()[:2])))
-        jitter = rng.uniform(0, 0.03)
         for control in _approach(world, push.start, rng.uniform(0.18, _MAX_SPEED)):
             yield control + rng.normal(0, jitter, 3)
         velocity = np.append(push.velocity, 0)
@@ -55,9 +56,6 @@ def random_pushes(world: PushCube, rng: np.random.Generator) -> Iterator[Array]:
             if np.any(np.abs(world.block()[:2]) > CUBE_RANGE + 0.03):
                 break
             yield velocity + rng.normal(0, jitter, 3)
-        if rng.random() < 0.1:  # anywhere, without the cube
-            for control in follow(world, [rng.uniform([*LOW[:2], _TRAVEL_HEIGHT], HIGH)], _MAX_SPEED):
-                yield control + rng.normal(0, jitter, 3)
 
 
 def expert(world: PushCube, rng: np.random.Generator) -> Iterator[Array]:
