@@ -108,6 +108,9 @@ class Mpc:
         self._model, self._solver, self._gate = model, solver, gate
         self._seed, self._rng = seed, np.random.default_rng(seed)
         self._history = HistoryBuffer(model.spec.action, depth=max(model.spec.history - 1, 1))
+        if not 1 <= replan_every <= model.spec.horizon * model.spec.action.block:
+            longest = model.spec.horizon * model.spec.action.block
+            raise InvalidInput(f"mpc: replan_every must be between 1 and the horizon's {longest}, got {replan_every}")
         self._swap_budget_s, self._replan_every = swap_budget_s, replan_every
         self._followed: Plan | None = None  # the plan in execution
         self._steps = 0  # control steps of it that were taken

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from worldpilot.contracts import WorldModel
+from worldpilot.errors import InvalidInput
 from worldpilot.planners.gate import Gate, GateConfig, GateState
 from worldpilot.planners.mpc import Mpc, Tick
 from worldpilot.planners.rewards.registry import parse_spec, reward_id
@@ -69,6 +70,42 @@ def test_a_swap_is_in_force_at_the_next_tick(point: WorldModel) -> None:
     assert ticks[0].reward is not None
     assert (ticks[0].reward.id, ticks[0].reward.version) == (result.reward_id, 1)
     np.testing.assert_allclose(position, [-0.2, 0.0], atol=0.02)
+
+
+def test_a_plan_is_followed_until_it_is_time_to_replan(point: WorldModel) -> None:
+    mpc = controller(point, pose(0.2, 0.1), replan_every=5)
+    position, ticks = drive(mpc, np.zeros(2, np.float32), 10)
+    plans = [tick.plan.actions.tobytes() for tick in ticks if tick.plan is not None]
+    assert [plans[i] == plans[i - 1] for i in range(1, 10)] == [True] * 4 + [False] + [True] * 4
+    first = ticks[0].plan
+    assert first is not None
+    np.testing.assert_array_equal([t.control for t in ticks[:5]], point.spec.action.controls(first.actions)[:5])
+    _, ticks = drive(mpc, position, 20)
+    assert ticks[-1].plan is not None
+    assert ticks[-1].plan.score > -1e-3
+
+
+@pytest.mark.parametrize("ended_by", ["swap", "gap", "hold"])
+def test_a_followed_plan_ends_early_when_it_must(point: WorldModel, ended_by: str) -> None:
+    mpc = controller(point, pose(0.2, 0.1), replan_every=5)
+    position, ticks = drive(mpc, np.zeros(2, np.float32), 2)
+    assert not mpc.plans_next
+    if ended_by == "swap":
+        assert mpc.swap(pose(-0.2, 0.0)).accepted
+    elif ended_by == "gap":
+        mpc.reset()
+    else:
+        mpc.tick(position, ticks[-1].control, None, alert_level=AlertLevel.HOLD)
+    assert mpc.plans_next
+    following = mpc.tick(position, ticks[-1].control, None).plan
+    assert following is not None
+    assert ticks[-1].plan is not None
+    assert (following.actions != ticks[-1].plan.actions).any()
+
+
+def test_a_plan_cannot_be_followed_beyond_its_end(point: WorldModel) -> None:
+    with pytest.raises(InvalidInput, match="between 1 and the horizon's 20, got 21"):
+        controller(point, replan_every=21)
 
 
 def test_history_and_warm_start_survive_a_swap(point: WorldModel) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
-from worldpilot_msgs.msg import ActionProposals, Latent, PlannerStatus
+from worldpilot_msgs.msg import ActionProposals, Latent, PlannerStatus, Signal
 from worldpilot_msgs.msg import Alert as AlertMsg
 from worldpilot_msgs.srv import ListRewards, ListSignals, SetGoal, SwapReward
 
@@ -57,7 +57,8 @@ class MpcNode(PilotNode):
         self._sent, self._sent_age = self._zero(), Age()  # the control in force
         self._latent_age, self._last_stamp = Age(), -np.inf
         self._tick, self._missed, self._idle = 0, 0, ""
-        self._described: tuple[RewardInForce | None, str, str] = (None, "", "")
+        self._described: tuple[RewardInForce | None, str, str, list[Signal]] = (None, "", "", [])
+        self._units = {signal.name: signal.unit for signal in self._spec.signals}
         self._commands = self.publisher("command")
         self._statuses = self.publisher("planner_status")
         self._markers = self.publisher("plan_markers")
@@ -79,6 +80,7 @@ class MpcNode(PilotNode):
             registry.parse_spec(self.params.reward) if self.params.reward else None,
             Gate(self._spec.action, GateConfig(max_age=self.params.latent_timeout)),
             seed=self.params.seed,
+            replan_every=self.params.replan_every,
         )
 
     def _warm_up(self, proposals: int) -> None:
@@ -198,12 +200,13 @@ class MpcNode(PilotNode):
 
     def _status(self, state: int, reason: str, reward: RewardInForce | None) -> PlannerStatus:
         if reward is not self._described[0] and reward is not None:
-            self._described = (reward, json.dumps(registry.to_dict(reward.spec)), reward.id)
+            target = convert.signals_message(reward.reward.target, self._units)
+            self._described = (reward, json.dumps(registry.to_dict(reward.spec)), reward.id, target)
         status = PlannerStatus(header=convert.header(self.now(), self.params.command_frame))
         status.state, status.reason = state, reason
         status.tick, status.missed_ticks, status.alert_level = self._tick, self._missed, int(self._level)
         if reward is not None:
-            _, status.reward_json, status.reward_id = self._described
+            _, status.reward_json, status.reward_id, status.target = self._described
             status.reward_version = reward.version
         return status
 

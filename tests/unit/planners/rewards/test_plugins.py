@@ -9,7 +9,7 @@ import pytest
 from worldpilot.contracts import WorldModel
 from worldpilot.errors import RewardError, UnknownName
 from worldpilot.planners.rewards.base import RewardContext, reduce
-from worldpilot.planners.rewards.goal import GoalLatent, GoalPose
+from worldpilot.planners.rewards.goal import GoalLatent, GoalPose, GoalSignals
 from worldpilot.planners.rewards.smoothness import Smoothness
 from worldpilot.planners.rewards.tolerance import AT_MARGIN, Tolerance, tolerance
 from worldpilot.types import Rollouts
@@ -41,7 +41,35 @@ class TestReduce:
         assert reduce(early[None], when, 0.9) > reduce(late[None], when, 0.9)
 
 
+class TestGoalSignals:
+    def bound(self, point: WorldModel, **goal: float) -> GoalSignals:
+        context = RewardContext(point.spec, np.zeros(2, np.float32), {"block_x": 0.0, "block_y": 0.0, **goal})
+        return GoalSignals(length=0.1, robot="block_x").bind(context)
+
+    def test_lengths_count_as_they_are_and_angles_at_a_lever(self, point: WorldModel, rollouts: Rollouts) -> None:
+        reward = self.bound(point, block_yaw=3.1)
+        there = with_signals(rollouts, block_x=[0.0], block_y=[0.0], block_yaw=[-3.1])
+        assert reward.score(there)[0] == pytest.approx(-((0.1 * (2 * np.pi - 6.2)) ** 2), rel=1e-3)
+        away = with_signals(rollouts, block_x=[0.0], block_y=[0.2], block_yaw=[3.1])
+        assert reward.score(away)[0] == pytest.approx(-0.04)
+
+    def test_the_robot_counts_less_than_the_object(self, point: WorldModel, rollouts: Rollouts) -> None:
+        away = with_signals(rollouts, block_x=[0.2], block_y=[0.0], block_yaw=[0.0])
+        assert self.bound(point, block_yaw=0.0).score(away)[0] == pytest.approx(-0.04 * 0.3)
+
+    def test_it_wants_a_goal_image_first(self, point: WorldModel) -> None:
+        with pytest.raises(RewardError, match="set a goal image first"):
+            GoalSignals().bind(RewardContext(point.spec))
+
+    def test_it_tells_its_target(self, point: WorldModel) -> None:
+        assert self.bound(point, block_yaw=0.5).target() == {"block_x": 0.0, "block_y": 0.0, "block_yaw": 0.5}
+
+
 class TestGoalPose:
+    def test_it_tells_its_target(self) -> None:
+        assert GoalPose(x=0.1, y=0.2).target() == {"block_x": 0.1, "block_y": 0.2}
+        assert GoalPose(x=0.1, y=0.2, yaw=0.3).target()["block_yaw"] == 0.3
+
     def test_cost_is_squared_metres_with_radians_at_a_lever(self, rollouts: Rollouts) -> None:
         pose = with_signals(rollouts, block_x=[0.3], block_y=[0.4], block_yaw=[0.5])
         assert GoalPose(x=0.0, y=0.0).score(pose)[0] == pytest.approx(-0.25)
