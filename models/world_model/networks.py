@@ -121,8 +121,17 @@ def predictor(config: WorldModelConfig) -> OpenLoop:
     return Predictor(config)
 
 
+class NoSignals(nn.Module):
+    """The readout of a model whose data had no signals: latents of shape (..., D) to (..., 0)."""
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return latents[..., :0]
+
+
 def readout(config: WorldModelConfig) -> nn.Module:
     """Latents of shape (..., D) to standardised signals of shape (..., S)."""
+    if not config.signal_dim:
+        return NoSignals()
     return nn.Sequential(
         nn.Linear(config.latent_dim, 128), nn.SiLU(), nn.Linear(128, 128), nn.SiLU(), nn.Linear(128, config.signal_dim)
     )

@@ -2,7 +2,7 @@
 
 Stage 1 (encoder): open-loop prediction error + lambda * SIGReg, the two terms of LeWorldModel (arXiv 2603.19312), no
 stop-gradient; plus two optional terms, both off with weight 0: inverse dynamics (the action from two consecutive
-latents) and grounding (measured signals read from real and from imagined latents).
+latents) and, where the data have signals, grounding (those signals read from real and from imagined latents).
 Stage 2 (dynamics): E members of other initialisation and data order, trained on longer open-loop rollouts of frozen
 latents. The decoder, for eyes only, is trained beside them.
 
@@ -139,7 +139,8 @@ class EncoderLosses(nn.Module):
     def __init__(self, nets: WorldModelNets, config: TrainConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder, self.predictor, self.readout = nets.encoder, nets.predictor, nets.readout
+        self.encoder, self.predictor = nets.encoder, nets.predictor
+        self.readout = nets.readout if nets.names else None
         self.inverse = nets.inverse if config.inverse_weight else None  # no parameter may stay without a gradient
 
     def forward(self, images: Tensor, actions: Tensor, signals: Tensor) -> dict[str, Tensor]:
@@ -156,12 +157,12 @@ class EncoderLosses(nn.Module):
         if self.inverse is not None:
             pairs = torch.cat([latents[:, :-1], latents[:, 1:]], -1)
             losses["inverse"] = self.config.inverse_weight * (self.inverse(pairs) - actions).square().mean()
-        real, imagined = latents, predicted
-        if not self.config.grounding_weight:  # readouts are then probes: they learn, the encoder does not hear of it
-            real, imagined = real.detach(), imagined.detach()
-        losses["grounding"] = (self.config.grounding_weight or 1.0) * (
-            (self.readout(real) - signals).square().mean() + (self.readout(imagined) - signals[:, h:]).square().mean()
-        )
+        if self.readout is not None:  # with weight 0 it is a probe: it learns, the encoder does not hear of it
+            weight = self.config.grounding_weight
+            real, imagined = (latents, predicted) if weight else (latents.detach(), predicted.detach())
+            error = (self.readout(real) - signals).square().mean()
+            error = error + (self.readout(imagined) - signals[:, h:]).square().mean()
+            losses["grounding"] = (weight or 1.0) * error
         return losses
 
 
@@ -171,7 +172,8 @@ class DynamicsLoss(nn.Module):
     def __init__(self, nets: WorldModelNets, config: TrainConfig) -> None:
         super().__init__()
         self.config = config
-        self.predictor, self.readout, self.decoder = nets.predictor, nets.readout, nets.decoder
+        self.predictor, self.decoder = nets.predictor, nets.decoder
+        self.readout = nets.readout if nets.names and config.grounding_weight else None
 
     def forward(self, window: Tensor, actions: Tensor, signals: Tensor, seen: Tensor, images: Tensor) -> Tensor:
         """Windows of each member (E, B, h+R, D), actions (E, B, h+R-1, A) and standardised signals (E, B, R, S) of
@@ -179,7 +181,7 @@ class DynamicsLoss(nn.Module):
         h, members = self.predictor.history, self.predictor.members
         predicted = self.predictor.roll(window[:, :, :h], actions)
         loss = (predicted - window[:, :, h:]).square().mean() * members
-        if self.config.grounding_weight:
+        if self.readout is not None:
             error = (self.readout(predicted) - signals).square().mean()
             loss = loss + self.config.grounding_weight * members * error
         return loss + (self.decoder(seen) - images).square().mean() * 10
@@ -217,7 +219,8 @@ def train(
         buffer.copy_(fabric.broadcast(buffer.cpu()))
     _dynamics_stage(fabric, nets, frames, held, spec, folder, config)
     if fabric.is_global_zero:
-        metrics = {"data_sha256": store.sha256(), "train": asdict(config), "model": nets.config.to_dict()}
+        metrics = {"data_sha256": store.sha256(), "action": spec.to_dict(), "units": store.meta.get("units", {})}
+        metrics |= {"train": asdict(config), "model": nets.config.to_dict()}
         metrics |= evaluate(nets, held, spec, config.dynamics_rollout)
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
     return nets

@@ -98,7 +98,7 @@ class VitEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.patches(2 * images - 1).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], 1) + self.positions
+        tokens = torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], 1) + self.positions
         return self.projector(self.norm(self.blocks(tokens))[:, 0])
 
 
