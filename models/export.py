@@ -143,7 +143,7 @@ def export(
             "data": data,
             "commands": list(commands),
             "seed": metrics["train"]["seed"],
-            "libraries": {p: version(p) for p in ("torch", "diffusers", "onnx", "pybullet")},
+            "libraries": {p: version(p) for p in ("torch", "diffusers", "onnx")},
         },
         "metrics": {
             **{f"r2_{name}": {"value": value, "n": metrics["episodes"]} for name, value in r2.items()},

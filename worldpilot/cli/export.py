@@ -4,11 +4,12 @@ import argparse
 import json
 from pathlib import Path
 
-from worldpilot.sim.push_t import ACTION
+from worldpilot.errors import InvalidInput
+from worldpilot.types import ActionSpec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("task", choices=["push_t"])
+    parser.add_argument("task", help="what the artifact is for, e.g. push_t")
     parser.add_argument("--world-model", type=Path, required=True, help="checkpoints of `train world-model`")
     parser.add_argument("--prior", type=Path, required=True, help="checkpoints of `train action-prior`")
     parser.add_argument("--out", type=Path, required=True, help="folder of the artifact, e.g. models/zoo/push_t")
@@ -19,8 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from worldpilot.models.export import export
 
+    file = args.world_model / "metrics.json"
+    if not file.is_file():
+        raise InvalidInput(f"{file} is missing; let `worldpilot train world-model` come to its end first")
+    action = json.loads(file.read_text())["action"]
     commands = args.commands or ["not recorded"]
-    manifest = export(args.task, ACTION, args.world_model, args.prior, args.out, commands, args.data)
+    manifest = export(args.task, ActionSpec.from_dict(action), args.world_model, args.prior, args.out, commands, args.data)
     print(json.dumps({name: graph["bytes"] for name, graph in manifest["graphs"].items()}))
     print(f"{args.out}: model {manifest['model_id']}")
     return 0
