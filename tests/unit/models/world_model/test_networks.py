@@ -1,5 +1,7 @@
 """Both kinds of networks keep one contract, and the presets are what they say."""
 
+from typing import TypeVar
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from worldpilot.models.world_model.networks import WorldModelConfig, encoder, pr
 from worldpilot.models.world_model.train import train_preset
 from worldpilot.models.world_model.vit import VitConfig
 
+Net = TypeVar("Net", bound=torch.nn.Module)
 TINY = VitConfig(patch=8, width=24, depth=2, heads=3, projector=32, predictor_depth=2, predictor_heads=2,
                  predictor_head_dim=8, predictor_mlp=32)  # fmt: skip
 CONFIGS = {
@@ -21,7 +24,7 @@ def config(request) -> WorldModelConfig:
     return CONFIGS[request.param]
 
 
-def stirred(net: torch.nn.Module) -> torch.nn.Module:
+def stirred(net: Net) -> Net:
     """In evaluation mode, with weights that AdaLN-zero's zeros do not hide."""
     g = torch.Generator().manual_seed(1)
     with torch.no_grad():
