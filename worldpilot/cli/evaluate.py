@@ -49,7 +49,9 @@ def run(args: argparse.Namespace) -> int:
         progress=progress,
     )
     print(f"{args.task}, protocol {args.protocol}, goals: {result['goals']}, seed {args.seed}")
-    print(f"{'policy':9} success  95 % interval      n | object moves           n | plan [s/episode]  solve p50/p99 [ms]")
+    print(
+        f"{'policy':9} success  95 % interval      n | object moves           n | plan [s/episode]  solve p50/p99 [ms]"
+    )
     for name, figures in result["policies"].items():
         print(_line(name, figures))
     if args.json:
@@ -60,7 +62,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _line(name: str, figures: dict[str, Any]) -> str:
     def rate(part: dict[str, Any]) -> str:
-        return f"{part['success']:6.1%} [{part['ci'][0]:5.1%}, {part['ci'][1]:5.1%}] {part['n']:4}" if part["n"] else "-"
+        return (
+            f"{part['success']:6.1%} [{part['ci'][0]:5.1%}, {part['ci'][1]:5.1%}] {part['n']:4}" if part["n"] else "-"
+        )
 
     solve = figures["solve_ms"]
     return (

@@ -25,7 +25,8 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidInput(f"{file} is missing; let `worldpilot train world-model` come to its end first")
     action = json.loads(file.read_text())["action"]
     commands = args.commands or ["not recorded"]
-    manifest = export(args.task, ActionSpec.from_dict(action), args.world_model, args.prior, args.out, commands, args.data)
+    spec = ActionSpec.from_dict(action)
+    manifest = export(args.task, spec, args.world_model, args.prior, args.out, commands, args.data)
     print(json.dumps({name: graph["bytes"] for name, graph in manifest["graphs"].items()}))
     print(f"{args.out}: model {manifest['model_id']}")
     return 0
