@@ -425,6 +425,8 @@ def _jitter(images: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _r2(read: Tensor, truth: Tensor) -> list[float]:
+    if not truth.shape[1]:
+        return []
     residual = (read - truth).square().mean(0) / truth.var(0, unbiased=False)
     return [round(float(1 - x), 4) for x in residual]
 
