@@ -4,7 +4,7 @@
       manifest.json     manifest.schema.json says what is in it
       encoder.onnx      observation (B, H, W, 3) uint8 or (B, S) float32 -> latent (B, D)
       predictor.onnx    latents (B, h, D), actions (B, h-1+H, A) -> predicted (E, B, H, D)
-      readout.onnx      latents (B, D) -> signals (B, S)
+      readout.onnx      where it has signals: latents (B, D) -> signals (B, S)
       prior.onnx        latents (B, h, D), noise (B, H, A) -> actions (B, H, A)
       decoder.onnx      optional, for the eye only: latents (B, D) -> image (B, H, W, 3) uint8
 
@@ -34,8 +34,7 @@ from worldpilot.types import ActionSpec, FloatArray, ModelSpec, SignalSpec
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-REQUIRED_GRAPHS = ("encoder", "predictor", "readout", "prior")
-GRAPHS = (*REQUIRED_GRAPHS, "decoder")
+GRAPHS = ("encoder", "predictor", "readout", "prior", "decoder")
 _HERE = Path(__file__).resolve().parent
 
 Tensor = tuple[str, tuple[int | str, ...]]  # dtype, shape; a name stands for a size that may vary
@@ -259,6 +258,8 @@ def _check_schema(folder: Path, manifest: Mapping[str, Any]) -> None:
     names = [signal["name"] for signal in manifest["signals"]]
     if len(set(names)) != len(names):
         raise ArtifactError(f"{folder.name}/{MANIFEST}: signals share a name: {', '.join(names)}")
+    if bool(names) != ("readout" in manifest["graphs"]):
+        raise ArtifactError(f"{folder.name}/{MANIFEST}: signals need a readout, and a readout signals; export again")
     derived = _derived(manifest)
     for name, sources in derived.items():
         if not set(sources) <= set(names) - set(derived):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +109,11 @@ def export(
     graphs: dict[str, tuple[nn.Module, dict[str, Tensor], str]] = {
         "encoder": (_Encode(nets), {"observation": image}, "latent"),
         "predictor": (_Predict(nets, spec), {"latents": latents, "actions": actions}, "predicted"),
-        "readout": (_Read(nets), {"latents": latents[:, 0]}, "signals"),
         "prior": (_Propose(denoiser, nets, spec), {"latents": latents, "noise": noise, **wanted}, "actions"),
         "decoder": (_Decode(nets), {"latents": latents[:, 0]}, "image"),
     }
+    if nets.names:
+        graphs["readout"] = (_Read(nets), {"latents": latents[:, 0]}, "signals")
     for name, (module, inputs, output) in graphs.items():
         program = torch.onnx.export(
             module.eval(),
@@ -137,13 +139,13 @@ def export(
         "members": config.members,
         "proposals": 64,
         "goal_conditioned": bool(wanted),
-        "signals": _signals(nets.names, r2),
+        "signals": _signals(nets.names, r2, metrics.get("units", {})),
         "provenance": {
             "data_sha256": metrics["data_sha256"],
             "data": data,
             "commands": list(commands),
             "seed": metrics["train"]["seed"],
-            "libraries": {p: version(p) for p in ("torch", "diffusers", "onnx")},
+            "libraries": {p: version(p) for p in ("torch", "diffusers", "onnx", "pybullet") if find_spec(p)},
         },
         "metrics": {
             **{f"r2_{name}": {"value": value, "n": metrics["episodes"]} for name, value in r2.items()},
@@ -158,12 +160,13 @@ def export(
     return written
 
 
-def _signals(names: Sequence[str], r2: dict[str, float]) -> list[dict[str, Any]]:
+def _signals(names: Sequence[str], r2: dict[str, float], units: dict[str, str]) -> list[dict[str, Any]]:
     signals: list[dict[str, Any]] = []
     for name in names:
-        signals.append({"name": name, "unit": UNITS.get(name.rsplit("_", 1)[-1], "m"), "r2": r2[name]})
+        unit = units.get(name) or UNITS.get(name.rsplit("_", 1)[-1], "m")
+        signals.append({"name": name, "unit": unit, "r2": r2[name]})
     for name in names:
-        if name.endswith("_sin"):
+        if name.endswith("yaw_sin"):
             angle = name.removesuffix("_sin")
             pair = [name, f"{angle}_cos"]
             signals.append({"name": angle, "unit": "rad", "r2": min(r2[n] for n in pair), "derived": {"atan2": pair}})

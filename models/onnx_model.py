@@ -12,7 +12,7 @@ from worldpilot.types import FloatArray, History, ModelSpec, Rollouts
 
 
 class OnnxWorldModel:
-    """Encoder, predictor and readout as one world model.
+    """Encoder, predictor and, where it has signals, readout as one world model.
 
     Args:
         spec: what the manifest says of the model.
@@ -27,7 +27,7 @@ class OnnxWorldModel:
         derived: Mapping[str, tuple[str, str]] | None = None,
     ) -> None:
         self._spec = spec
-        self._encoder, self._predictor, self._readout = graphs["encoder"], graphs["predictor"], graphs["readout"]
+        self._encoder, self._predictor, self._readout = graphs["encoder"], graphs["predictor"], graphs.get("readout")
         self._derived = dict(derived or {})
         self._read = [signal.name for signal in spec.signals if signal.name not in self._derived]
         self._dtype = np.dtype(np.uint8 if spec.observation == "image" else np.float32)
@@ -80,6 +80,8 @@ class OnnxWorldModel:
 
     def signals(self, latents: FloatArray) -> dict[str, FloatArray]:
         """Latents of shape (..., D) to signals, name -> (...), in physical units."""
+        if self._readout is None:
+            return {}
         lead = latents.shape[:-1]
         flat = np.ascontiguousarray(latents, np.float32).reshape(-1, self._spec.latent_dim)
         read: Any = self._readout.run(None, {"latents": flat})[0]
