@@ -4,6 +4,8 @@ Control is the velocity of the tip [m/s] at 10 Hz: the lower end of a peg in the
 It moves a target through the workspace; inverse kinematics turns the target into joint positions, and the joints'
 position controllers follow those. The frame lies on the table in the middle of the workspace: x away from the robot,
 z up; the robot's base stands at x = -0.475 m.
+As the Panda's own collision reflex does, the arm stops when it meets a force that no push needs: pressed down on the
+cube it stays there, rather than shoot the cube away.
 Seeded, and deterministic across processes: the whole physics state is built anew at every reset.
 
 The robot is pybullet_data's URDF, drawn by its collision meshes: 3 700 triangles instead of 102 000, so that a picture
@@ -54,7 +56,8 @@ _DOWN = pybullet.getQuaternionFromEuler([np.pi, 0, np.pi / 2 + _AZIMUTH])  # the
 _JOINTS = (0, 1, 2, 3, 4, 5, 6, 9, 10)  # seven of the arm, two of the gripper
 _EFFORT = (87, 87, 87, 87, 12, 12, 12, 20, 20)  # [Nm], [N], the URDF's limits
 _REST = (0.0, 0.06, 0.0, -2.48, 0.0, 2.54, float(-np.pi / 4 - _AZIMUTH), 0.0, 0.0)  # [rad]: above the middle
-_GRIPPER, _TIP = (9, 10), 12  # links
+_TIP = 12  # link
+_REFLEX = 15.0  # [N]: a push takes up to 6, pressing the cube on the table 300
 _PEG = """
   <link name="peg">
     <inertial><mass value="0.05"/><inertia ixx="1e-4" ixy="0" ixz="0" iyy="1e-4" iyz="0" izz="1e-4"/></inertial>
@@ -163,18 +166,14 @@ class PushCube(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
         self._target = np.clip(self._target + velocity * ACTION.control_dt, LOW, HIGH)
         start, end = self._joints, self._inverse(self._target)
         speed = (end - start) / ACTION.control_dt
-        for i in range(1, _SUBSTEPS + 1):
-            self._client.setJointMotorControlArray(
-                self._robot,
-                _JOINTS,
-                pybullet.POSITION_CONTROL,
-                targetPositions=start + (end - start) * (i / _SUBSTEPS),
-                targetVelocities=speed,
-                forces=_EFFORT,
-                positionGains=[0.3] * len(_JOINTS),
-            )
-            self._client.stepSimulation()
         self._joints = end
+        for i in range(1, _SUBSTEPS + 1):
+            self._track(start + (end - start) * (i / _SUBSTEPS), speed)
+            self._client.stepSimulation()
+            if self._force() > _REFLEX:  # stay, from where the arm is, until the next control
+                states = self._client.getJointStates(self._robot, _JOINTS)
+                start = end = self._joints = np.array([state[0] for state in states])
+                speed, self._target = np.zeros_like(end), np.clip(self.tip(), LOW, HIGH)
         self._steps += 1
 
     def observe(self) -> Observation:
@@ -259,6 +258,22 @@ class PushCube(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
     def _photograph(self, size: int) -> npt.NDArray[np.uint8]:
         return self._camera.photograph(self._client, size, self._appearance.light)
 
+    def _track(self, joints: Array, speed: Array) -> None:
+        """Set the joints' position controllers, (9,) [rad] and [rad/s]."""
+        self._client.setJointMotorControlArray(
+            self._robot,
+            _JOINTS,
+            pybullet.POSITION_CONTROL,
+            targetPositions=joints,
+            targetVelocities=speed,
+            forces=_EFFORT,
+            positionGains=[0.3] * len(_JOINTS),
+        )
+
+    def _force(self) -> float:
+        """Between robot and cube [N]."""
+        return sum(contact[9] for contact in self._client.getContactPoints(self._robot, self._cube))
+
     def _inverse(self, tip: Array) -> Array:
         """Joint positions, of shape (9,) [rad], that hold the tip at `tip`: searched from rest, so a function of it."""
         # Given where to search from, PyBullet takes the target in the inertial frame of the base.
@@ -270,7 +285,7 @@ class PushCube(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
                 tip - np.asarray(base),
                 _DOWN,
                 currentPositions=_REST,
-                maxNumIterations=100,
+                maxNumIterations=200,
                 residualThreshold=1e-5,
             )
         )
