@@ -9,11 +9,11 @@ from typing import Any
 from worldpilot.evaluation.cases import GOALS, PROTOCOLS
 from worldpilot.evaluation.run import Tally, evaluate
 from worldpilot.models.artifact import Artifact, zoo_path
-from worldpilot.sim.tasks import TASKS
+from worldpilot.sim.tasks import available
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("task", choices=list(TASKS))
+    parser.add_argument("task", choices=list(available()))
     parser.add_argument("--policies", default="noop,random,prior,mpc", help="comma separated")
     parser.add_argument("--episodes", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)

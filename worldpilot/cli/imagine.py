@@ -15,7 +15,7 @@ from worldpilot.errors import InvalidInput, UnknownName
 from worldpilot.imagination import Comparison, compare
 from worldpilot.models.artifact import Artifact, zoo_path
 from worldpilot.models.data.episodes import Episode, EpisodeStore
-from worldpilot.sim.tasks import TASKS, task
+from worldpilot.sim.tasks import available, task
 
 FRESH = 1_000_000  # seed of the first episode recorded here; those of training data count from 0
 _REFERENCE = 100  # frames over which a latent's variance is taken
@@ -24,7 +24,7 @@ _CELL, _GAP, _LEFT, _TOP, _TEXT, _CHART, _BOTTOM = 1.2, 0.06, 0.95, 0.55, 0.62, 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("task", choices=list(TASKS))
+    parser.add_argument("task", choices=list(available()))
     parser.add_argument("--out", type=Path, required=True, help="the picture: PNG, SVG or PDF, by its ending")
     parser.add_argument("--start", type=int, default=25, help="control step of the episode from which it imagines")
     parser.add_argument("--steps", type=int, default=10, help="model steps to imagine, also beyond the model's horizon")
