@@ -88,6 +88,8 @@ class Mpc:
         goal_latent: for rewards that need one, of shape (D,).
         swap_budget_s: how long a new reward may take to score the current population [s].
         replan_every: control steps that a plan is followed; a new reward, a hold or a gap ends it before.
+        shrink: replan for what is left of the horizon, until nothing is and a new horizon begins, instead of always
+            for the whole of it. A plan that shall *end* at a goal then arrives, where a receding one may put it off.
 
     Raises:
         RewardError, UnknownName: the first reward can't be built.
@@ -104,6 +106,7 @@ class Mpc:
         goal_latent: FloatArray | None = None,
         swap_budget_s: float = 0.02,
         replan_every: int = 1,
+        shrink: bool = False,
     ) -> None:
         self._model, self._solver, self._gate = model, solver, gate
         self._seed, self._rng = seed, np.random.default_rng(seed)
@@ -112,8 +115,10 @@ class Mpc:
             longest = model.spec.horizon * model.spec.action.block
             raise InvalidInput(f"mpc: replan_every must be between 1 and the horizon's {longest}, got {replan_every}")
         self._swap_budget_s, self._replan_every = swap_budget_s, replan_every
+        self._shrink = shrink
         self._followed: Plan | None = None  # the plan in execution
         self._steps = 0  # control steps of it that were taken
+        self._spent = 0  # control steps of the shrinking horizon that were taken
         self._lock = threading.Lock()  # over the fields below, never held while planning or scoring
         self._swap_lock = threading.Lock()  # one swap at a time
         self._index = 0
@@ -167,7 +172,8 @@ class Mpc:
         try:
             history = self._observe(latent, previous_control)
             if swapped or self._followed is None or self._steps >= self._replan_every:
-                plan = self._plan(history, self._propose(proposals), active, previous_control)
+                fresh = swapped or self._followed is None
+                plan = self._plan(history, self._propose(proposals), active, previous_control, self._left(fresh))
                 self._steps = 0
             else:
                 plan = self._followed
@@ -243,14 +249,27 @@ class Mpc:
         none = np.zeros((0, self._model.spec.horizon, self._model.spec.action.dim), np.float32)
         return none if proposals is None else proposals
 
+    def _left(self, fresh: bool) -> int:
+        """Model steps to plan for: H, or what is left of a shrinking horizon."""
+        horizon, block = self._model.spec.horizon, self._model.spec.action.block
+        left = -((self._spent - horizon * block) // block)  # rounded up
+        if fresh or not self._shrink or left < 1:
+            self._spent, left = 0, horizon
+        return left
+
     def _plan(
-        self, history: History, proposals: FloatArray, active: RewardInForce | None, previous_control: FloatArray
+        self,
+        history: History,
+        proposals: FloatArray,
+        active: RewardInForce | None,
+        previous_control: FloatArray,
+        steps: int,
     ) -> Plan:
         """Imagine, score, choose."""
         if active is None:
             raise NotReady("no reward is active; swap one in")
         recorder = _Recorder(active.reward)
-        plan = self._solver.solve(self._model, history, proposals, recorder, previous_control, self._rng)
+        plan = self._solver.solve(self._model, history, proposals, recorder, previous_control, self._rng, steps)
         self._population = recorder.last
         terms = {name: float(values[0]) for name, values in active.reward.terms(plan.imagined).items()}
         return replace(plan, terms=terms)
@@ -272,7 +291,7 @@ class Mpc:
             self._followed = None
         else:
             self._solver.advance(1)
-            self._followed, self._steps = plan, self._steps + 1
+            self._followed, self._steps, self._spent = plan, self._steps + 1, self._spent + 1
         return decision
 
     # --- swapping ------------------------------------------------------------------------------------------------

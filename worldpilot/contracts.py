@@ -69,8 +69,13 @@ class Solver(Protocol):
         reward: Reward,
         previous_control: FloatArray,
         rng: np.random.Generator,
+        steps: int | None = None,
     ) -> Plan:
-        """The best plan found from `proposals` of shape (N, H, A), the warm start and samples of the solver's own."""
+        """The best plan found from `proposals` of shape (N, H, A), the warm start and samples of the solver's own.
+
+        Args:
+            steps: model steps of the plan, at most H; None: H.
+        """
         ...
 
     def advance(self, steps: int = 1) -> None:

@@ -57,8 +57,9 @@ def bound() -> Any:
 class RewardPlugin(ABC):
     """Base of reward plugins: subclasses are frozen dataclasses whose fields are made by `param`.
 
-    A plugin that takes its goal from a goal image sets `uses_goal_image`. Found by name through the entry-point group `worldpilot.rewards`. Field types: float, int, bool, str, Literal,
-    and any of them `| None`. Parameters are checked when the object is made.
+    Found by name through the entry-point group `worldpilot.rewards`. Field types: float, int, bool, str, Literal,
+    and any of them `| None`. Parameters are checked when the object is made. A plugin that takes its goal from a goal
+    image sets `uses_goal_image`.
     """
 
     uses_goal_image: ClassVar[bool] = False

@@ -13,11 +13,16 @@ from worldpilot.types import FloatArray, Rollouts
 
 @dataclass(frozen=True)
 class GoalLatent(RewardPlugin):
-    """Get to the latent of a goal image: minus the mean squared latent distance."""
+    """Get to the latent of a goal image: minus the mean squared latent distance.
+
+    With `doubt` 1 the ensemble's variance is added, which makes it the distance that the members expect on average.
+    """
 
     when: When = param("last", help="which step of the horizon counts")
     discount: float = param(0.9, low=0.0, high=1.0, help="worth of an improvement one model step later")
+    doubt: float = param(1.0, low=0.0, high=1e3, help="weight of the ensemble's variance (disagreement squared)")
     goal: FloatArray | None = bound()
+    shown: Mapping[str, float] | None = bound()
     uses_goal_image = True
 
     def bind(self, context: RewardContext) -> Self:
@@ -26,12 +31,16 @@ class GoalLatent(RewardPlugin):
         dim = context.model_spec.latent_dim
         if context.goal_latent.shape != (dim,) or not np.isfinite(context.goal_latent).all():
             raise RewardError(f"reward: the goal latent must be finite, of shape ({dim},)")
-        return replace(self, goal=np.asarray(context.goal_latent, np.float32))
+        return replace(self, goal=np.asarray(context.goal_latent, np.float32), shown=context.goal_signals)
+
+    def target(self) -> Mapping[str, float]:
+        return self.shown or {}
 
     def score(self, rollouts: Rollouts) -> FloatArray:
         if self.goal is None:
             raise RewardError("reward: goal_latent is not bound to a goal; call bind first")
-        return reduce(-np.square(rollouts.latents - self.goal).mean(-1), self.when, self.discount)
+        distance = np.square(rollouts.latents - self.goal).mean(-1)
+        return reduce(-distance - self.doubt * np.square(rollouts.disagreement), self.when, self.discount)
 
 
 @dataclass(frozen=True)

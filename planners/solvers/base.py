@@ -102,8 +102,12 @@ class SamplingSolver(ABC):
         reward: Reward,
         previous_control: FloatArray,
         rng: np.random.Generator,
+        steps: int | None = None,
     ) -> Plan:
         """The best plan found, starting from `proposals` of shape (N, H, A), N may be 0, and the last plan.
+
+        Args:
+            steps: model steps of the plan, at most H, which is the default.
 
         Raises:
             InvalidInput: proposals of the wrong shape, or no candidate has a finite score.
@@ -113,10 +117,13 @@ class SamplingSolver(ABC):
             raise InvalidInput(
                 f"solver: proposals must have shape (N, {spec.horizon}, {spec.action.dim}), got {proposals.shape}"
             )
-        finite = proposals[np.isfinite(proposals).all(axis=(1, 2))]
-        start = self._warm
-        if start is None or start.shape != (spec.horizon * spec.action.block, spec.action.control_dim):
-            start = np.zeros((spec.horizon * spec.action.block, spec.action.control_dim), np.float32)
+        steps = spec.horizon if steps is None else steps
+        finite = proposals[np.isfinite(proposals).all(axis=(1, 2)), :steps]
+        length = steps * spec.action.block
+        if self._warm is None or len(self._warm) < length:
+            start = np.zeros((length, spec.action.control_dim), np.float32)
+        else:
+            start = self._warm[:length]
         problem = Problem(model, history, reward, np.asarray(previous_control, np.float32))
         best, last = self.search(problem, start, spec.action.controls(finite.astype(np.float32)), rng)
         self._warm = best.controls[0]

@@ -24,7 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="task: random start, overlap > 90 %% in budget; goal-image: an image 25 steps ahead, 50 steps",
     )
     parser.add_argument("--goals", choices=GOALS, default="novel", help="task protocol; novel: drawn for each episode")
-    parser.add_argument("--replan", type=int, default=1, help="control steps between plans")
+    parser.add_argument("--replan", type=int, help="control steps between plans; default: 1, goal-image: a model step")
+    parser.add_argument(
+        "--shrink",
+        action=argparse.BooleanOptionalAction,
+        help="plan for what is left of the horizon, not for all of it; default: in goal-image",
+    )
+    parser.add_argument("--solver", type=json.loads, default={}, help="solver settings as JSON that replace defaults")
     parser.add_argument("--artifact", type=Path, default=None, help="default: the shipped one")
     parser.add_argument("--record", type=Path, default=None, help="add the episodes to this store (for `calibrate`)")
     parser.add_argument("--json", type=Path, default=None, help="write the figures as one JSON object")
@@ -37,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
         if sys.stderr.isatty():
             print(f"\r{name}: {sum(tally.successes)}/{episode + 1} ", end="", file=sys.stderr, flush=True)
 
+    images = args.protocol == "goal-image"
     result = evaluate(
         artifact,
         args.policies.split(","),
@@ -44,7 +51,9 @@ def run(args: argparse.Namespace) -> int:
         args.seed,
         protocol=args.protocol,
         goals=args.goals,
-        replan=args.replan,
+        replan=args.replan or (artifact.spec.action.block if images else 1),
+        shrink=images if args.shrink is None else args.shrink,
+        solver=args.solver,
         record=args.record,
         progress=progress,
     )

@@ -99,8 +99,7 @@ def _goal_images(name: str, spec: ModelSpec, seed: int) -> Iterator[Case]:
     entry = task(name)
     makers = {behaviour: source.make() for behaviour, source in entry.behaviours.items() if behaviour != "expert"}
     world = entry.world()
-    readable = any(signal.unit in ("m", "rad") for signal in spec.signals)
-    reward = RewardSpec((RewardTerm("goal_signals" if readable else "goal_latent"),))
+    reward = RewardSpec((RewardTerm("goal_latent", params={"discount": 1.0}),))
     episode = 0
     while True:
         for behaviour, controls in makers.items():

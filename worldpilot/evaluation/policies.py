@@ -1,7 +1,7 @@
 """Policies by name: each makes, for one case, something that turns an image into a control."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -45,6 +45,8 @@ class Setting:
     case: Case
     rng: np.random.Generator
     replan: int  # control steps between plans of an MPC
+    shrink: bool  # the MPC's horizon shrinks
+    solver: Mapping[str, Any]  # settings that replace the solver's defaults
 
 
 class Scripted:
@@ -99,12 +101,13 @@ class Planner:
         self._artifact, self._rng, self._spec = artifact, setting.rng, artifact.spec
         self._mpc = Mpc(
             artifact.world_model,
-            make_solver(solver),
+            make_solver(solver, **setting.solver),
             case.reward,
             Gate(self._spec.action),
             seed=int(setting.rng.integers(2**31)),
             goal_latent=None if case.goal_image is None else _encode(artifact, case.goal_image),
             replan_every=setting.replan,
+            shrink=setting.shrink,
         )
         self._proposes = solver == "ssr"
         self._buffer = HistoryBuffer(self._spec.action, self._spec.history)

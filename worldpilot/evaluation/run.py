@@ -1,7 +1,7 @@
 """Run policies on the cases of a protocol and count."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,13 +53,17 @@ def evaluate(
     protocol: str = "task",
     goals: str = "novel",
     replan: int = 1,
+    shrink: bool = False,
+    solver: Mapping[str, Any] | None = None,
     record: Path | None = None,
     progress: Callable[[str, int, Tally], None] = lambda name, episode, tally: None,
 ) -> dict[str, Any]:
     """Success of each policy within the protocol's budget, on the same starts and goals.
 
     Args:
-        replan: control steps between plans of the receding-horizon policies.
+        replan: control steps between plans of mpc, cem and mppi.
+        shrink: their horizon shrinks (see `Mpc`).
+        solver: settings that replace their solvers' defaults.
         record: folder of a store to which the episodes are added, the policy's name as their behaviour.
     """
     for name in names:
@@ -71,7 +75,8 @@ def evaluate(
     for name in names:
         for index, case in enumerate(cases):
             rng = np.random.default_rng([seed, index, 1])
-            kept = _run(world, case, name, policies.Setting(artifact, world, case, rng, replan), tallies[name], record)
+            setting = policies.Setting(artifact, world, case, rng, replan, shrink, solver or {})
+            kept = _run(world, case, name, setting, tallies[name], record)
             if record is not None and kept is not None:
                 meta = {"task": artifact.spec.task, "action": artifact.spec.action.to_dict()}
                 with EpisodeWriter(record, meta) as writer:
@@ -83,7 +88,7 @@ def evaluate(
         "protocol": protocol,
         "goals": goals if protocol == "task" else "25 control steps ahead in a fresh episode",
         "seed": seed,
-        "replan": replan,
+        "planner": {"replan": replan, "shrink": shrink, "solver": dict(solver or {})},
         "model_id": artifact.spec.model_id,
         "policies": {name: tally.to_dict() for name, tally in tallies.items()},
     }

@@ -103,6 +103,24 @@ def test_a_followed_plan_ends_early_when_it_must(point: WorldModel, ended_by: st
     assert (following.actions != ticks[-1].plan.actions).any()
 
 
+def test_a_shrinking_horizon_ends_and_begins_anew(point: WorldModel) -> None:
+    mpc = controller(point, pose(0.2, 0.1), replan_every=5, shrink=True)
+    position, ticks = drive(mpc, np.zeros(2, np.float32), 25)
+    lengths = [len(tick.plan.actions) for tick in ticks if tick.plan is not None]
+    assert lengths == [4] * 5 + [3] * 5 + [2] * 5 + [1] * 5 + [4] * 5
+    assert mpc.swap(pose(-0.1, 0.0)).accepted
+    position, ticks = drive(mpc, position, 20)
+    assert ticks[0].plan is not None
+    assert len(ticks[0].plan.actions) == 4  # another reward has its own horizon
+    np.testing.assert_allclose(position, [-0.1, 0.0], atol=0.02)
+
+
+def test_a_shrinking_horizon_need_not_be_whole_model_steps(point: WorldModel) -> None:
+    _, ticks = drive(controller(point, pose(0.2, 0.1), replan_every=3, shrink=True), np.zeros(2, np.float32), 21)
+    lengths = [len(tick.plan.actions) for tick in ticks[::3] if tick.plan is not None]
+    assert lengths == [4, 4, 3, 3, 2, 1, 1]
+
+
 def test_a_plan_cannot_be_followed_beyond_its_end(point: WorldModel) -> None:
     with pytest.raises(InvalidInput, match="between 1 and the horizon's 20, got 21"):
         controller(point, replan_every=21)
