@@ -137,7 +137,7 @@ def export(
         "horizon": horizon,
         "latent_dim": d,
         "members": config.members,
-        "proposals": 64,
+        "proposals": 32,
         "goal_conditioned": bool(wanted),
         "signals": _signals(nets.names, r2, metrics.get("units", {})),
         "provenance": {

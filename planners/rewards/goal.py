@@ -44,45 +44,6 @@ class GoalLatent(RewardPlugin):
 
 
 @dataclass(frozen=True)
-class GoalSignals(RewardPlugin):
-    """Be as in the goal image, by what the model reads: minus Σ weight · distance² over lengths and angles [m²].
-
-    Signals in metres count as they are, angles times `length`, and others not at all. `robot` says which of them
-    belong to the robot, so that the object can count more than the way the robot stands.
-    """
-
-    length: float = param(0.06, low=0.0, high=100, help="what a radian counts in metres [m]")
-    robot: str = param("pusher_", high=64, help="signals whose names begin so are weighted with `robot_weight`")
-    robot_weight: float = param(0.3, low=0.0, high=100, help="weight of the robot's own squared distance")
-    when: When = param("best", help="which step of the horizon counts")
-    discount: float = param(0.9, low=0.0, high=1.0, help="worth of an improvement one model step later")
-    goal: Mapping[str, float] | None = bound()
-    units: Mapping[str, str] | None = bound()
-    uses_goal_image = True
-
-    def bind(self, context: RewardContext) -> Self:
-        if context.goal_signals is None:
-            raise RewardError("reward: goal_signals has no goal yet; set a goal image first")
-        units = {signal.name: signal.unit for signal in context.model_spec.signals if signal.unit in ("m", "rad")}
-        if not units:
-            raise RewardError("reward: this model has no signal in metres or radians; use goal_latent")
-        return replace(self, goal=dict(context.goal_signals), units=units)
-
-    def target(self) -> Mapping[str, float]:
-        return {} if self.goal is None or self.units is None else {name: self.goal[name] for name in self.units}
-
-    def score(self, rollouts: Rollouts) -> FloatArray:
-        if self.goal is None or self.units is None:
-            raise RewardError("reward: goal_signals is not bound to a goal; call bind first")
-        cost = np.zeros(rollouts.actions.shape[:2], np.float32)
-        for name, unit in self.units.items():
-            now, goal = rollouts.signals[name], self.goal[name]
-            error = self.length * angle_diff(now, goal) if unit == "rad" else now - goal
-            cost += (self.robot_weight if name.startswith(self.robot) else 1.0) * np.square(error)
-        return reduce(-cost, self.when, self.discount)
-
-
-@dataclass(frozen=True)
 class GoalPose(RewardPlugin):
     """Bring an object to a planar pose: minus dx² + dy² + (length · dyaw)² [m²].
 

@@ -13,11 +13,11 @@ from worldpilot.types import FloatArray
 class SsrConfig:
     """Settings of `SampleScoreRank`; noise is in units of half the controls' range."""
 
-    samples: int = 64  # new candidates a round
-    refinements: int = 2  # rounds around the elites, after the first round
+    samples: int = 32  # new candidates a round
+    refinements: int = 4  # rounds around the elites, after the first round
     elites: int = 8  # candidates that refinements start from
     noise: float = 0.5  # standard deviation in the first round
-    shrink: float = 0.3  # of the noise, from round to round
+    shrink: float = 0.5  # of the noise, from round to round
     beta: float = 2.0  # correlation of the noise in time, see `noise`
 
     def __post_init__(self) -> None:

@@ -81,6 +81,7 @@ class MpcNode(PilotNode):
             Gate(self._spec.action, GateConfig(max_age=self.params.latent_timeout)),
             seed=self.params.seed,
             replan_every=self.params.replan_every,
+            shrink=self.params.shrink,
         )
 
     def _warm_up(self, proposals: int) -> None:

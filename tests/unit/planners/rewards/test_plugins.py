@@ -9,7 +9,7 @@ import pytest
 from worldpilot.contracts import WorldModel
 from worldpilot.errors import RewardError, UnknownName
 from worldpilot.planners.rewards.base import RewardContext, reduce
-from worldpilot.planners.rewards.goal import GoalLatent, GoalPose, GoalSignals
+from worldpilot.planners.rewards.goal import GoalLatent, GoalPose
 from worldpilot.planners.rewards.smoothness import Smoothness
 from worldpilot.planners.rewards.tolerance import AT_MARGIN, Tolerance, tolerance
 from worldpilot.types import Rollouts
@@ -39,30 +39,6 @@ class TestReduce:
     def test_with_discount_earlier_is_better(self, when: Any) -> None:
         early, late = np.array([[-4.0, 0.0, 0.0], [-4.0, -4.0, 0.0]], np.float32)
         assert reduce(early[None], when, 0.9) > reduce(late[None], when, 0.9)
-
-
-class TestGoalSignals:
-    def bound(self, point: WorldModel, **goal: float) -> GoalSignals:
-        context = RewardContext(point.spec, np.zeros(2, np.float32), {"block_x": 0.0, "block_y": 0.0, **goal})
-        return GoalSignals(length=0.1, robot="block_x").bind(context)
-
-    def test_lengths_count_as_they_are_and_angles_at_a_lever(self, point: WorldModel, rollouts: Rollouts) -> None:
-        reward = self.bound(point, block_yaw=3.1)
-        there = with_signals(rollouts, block_x=[0.0], block_y=[0.0], block_yaw=[-3.1])
-        assert reward.score(there)[0] == pytest.approx(-((0.1 * (2 * np.pi - 6.2)) ** 2), rel=1e-3)
-        away = with_signals(rollouts, block_x=[0.0], block_y=[0.2], block_yaw=[3.1])
-        assert reward.score(away)[0] == pytest.approx(-0.04)
-
-    def test_the_robot_counts_less_than_the_object(self, point: WorldModel, rollouts: Rollouts) -> None:
-        away = with_signals(rollouts, block_x=[0.2], block_y=[0.0], block_yaw=[0.0])
-        assert self.bound(point, block_yaw=0.0).score(away)[0] == pytest.approx(-0.04 * 0.3)
-
-    def test_it_wants_a_goal_image_first(self, point: WorldModel) -> None:
-        with pytest.raises(RewardError, match="set a goal image first"):
-            GoalSignals().bind(RewardContext(point.spec))
-
-    def test_it_tells_its_target(self, point: WorldModel) -> None:
-        assert self.bound(point, block_yaw=0.5).target() == {"block_x": 0.0, "block_y": 0.0, "block_yaw": 0.5}
 
 
 class TestGoalPose:
@@ -106,6 +82,21 @@ class TestGoalLatent:
         scores = bound.score(rollouts)
         assert scores.argmax() == 3
         assert scores[3] == 0
+
+    def test_disagreement_makes_it_the_distance_the_members_expect(self, point: WorldModel, rollouts: Rollouts) -> None:
+        """Two members around their mean: the mean of their squared distances, per latent dimension."""
+        rng = np.random.default_rng(0)
+        members = rollouts.latents + rng.normal(0, 0.1, (2, *rollouts.latents.shape)).astype(np.float32)
+        mean = members.mean(0)
+        spread = np.sqrt(np.square(members - mean).mean((0, -1)))
+        goal = np.array([0.1, -0.1], np.float32)
+        doubting = GoalLatent(when="last", discount=1.0).bind(RewardContext(point.spec, goal))
+        scores = doubting.score(replace(rollouts, latents=mean, disagreement=spread))
+        np.testing.assert_allclose(scores, -np.square(members[:, :, -1] - goal).mean((0, -1)), rtol=1e-4)
+
+    def test_it_tells_what_the_goal_image_shows(self, point: WorldModel) -> None:
+        context = RewardContext(point.spec, np.zeros(2, np.float32), {"block_x": 0.2})
+        assert GoalLatent().bind(context).target() == {"block_x": 0.2}
 
     @pytest.mark.parametrize("goal", [None, np.zeros(3, np.float32), np.full(2, np.nan, np.float32)])
     def test_needs_a_goal(self, point: WorldModel, goal: Any) -> None:

@@ -25,7 +25,7 @@ def spec(*terms: dict[str, Any], **more: Any) -> str:
 
 
 def test_the_shipped_plugins_are_found() -> None:
-    assert {"expression", "goal_latent", "goal_pose", "goal_signals", "smoothness", "tolerance"} <= set(
+    assert {"expression", "goal_latent", "goal_pose", "smoothness", "tolerance"} <= set(
         registry.available()
     )
 
@@ -71,7 +71,7 @@ def test_refusals_say_why(source: str | bytes, says: str) -> None:
 
 
 def test_an_unknown_plugin_is_refused_with_those_there_are() -> None:
-    with pytest.raises(UnknownName, match="expression, goal_latent, goal_pose, goal_signals, smoothness, tolerance"):
+    with pytest.raises(UnknownName, match="expression, goal_latent, goal_pose, smoothness, tolerance"):
         registry.parse_spec(spec({"plugin": "os.system"}))
 
 
