@@ -15,7 +15,7 @@ import numpy as np
 from worldpilot.errors import InvalidInput, UnknownName
 from worldpilot.sim.push_t import BLOCK_RANGE, GOAL, PushT
 from worldpilot.sim.tasks import GoalTest, World, task
-from worldpilot.types import FloatArray, ImageArray, ModelSpec, RewardSpec, RewardTerm
+from worldpilot.types import FloatArray, ImageArray, RewardSpec, RewardTerm
 
 PROTOCOLS = ("task", "goal-image")
 GOALS = ("novel", "trained")
@@ -57,9 +57,7 @@ class Case:
         return world.outcome()["overlap"]
 
 
-def make_cases(
-    name: str, protocol: str, goals: str, spec: ModelSpec, episodes: int, seed: int, image_size: int = 64
-) -> list[Case]:
+def make_cases(name: str, protocol: str, goals: str, episodes: int, seed: int) -> list[Case]:
     """The first `episodes` cases of a protocol, from a seed.
 
     Args:
@@ -75,7 +73,7 @@ def make_cases(
         if name != "push_t":
             raise InvalidInput(f"evaluate: {name} has no task protocol; use --protocol goal-image")
         return [_task_case(goals, seed, episode) for episode in range(episodes)]
-    source = _goal_images(name, spec, seed)
+    source = _goal_images(name, seed)
     return [next(source) for _ in range(episodes)]
 
 
@@ -94,7 +92,7 @@ def _task_case(goals: str, seed: int, episode: int) -> Case:
     return Case(start, budget, reward, options={"goal": goal})
 
 
-def _goal_images(name: str, spec: ModelSpec, seed: int) -> Iterator[Case]:
+def _goal_images(name: str, seed: int) -> Iterator[Case]:
     """Cases from fresh episodes of the task's behaviours, which take turns."""
     entry = task(name)
     makers = {behaviour: source.make() for behaviour, source in entry.behaviours.items() if behaviour != "expert"}

@@ -70,7 +70,7 @@ def evaluate(
         if name not in policies.POLICIES:
             raise UnknownName("policy", name, policies.POLICIES)
     entry = task(artifact.spec.task)
-    cases = make_cases(artifact.spec.task, protocol, goals, artifact.spec, episodes, seed)
+    cases = make_cases(artifact.spec.task, protocol, goals, episodes, seed)
     world, tallies = entry.world(), {name: Tally() for name in names}
     for name in names:
         for index, case in enumerate(cases):

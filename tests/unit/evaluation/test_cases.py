@@ -5,15 +5,12 @@ import pytest
 
 from worldpilot.errors import InvalidInput, UnknownName
 from worldpilot.evaluation.cases import GOAL_AHEAD, GOAL_BUDGET, Case, make_cases
-from worldpilot.models.artifact import Artifact, zoo_path
 from worldpilot.sim.tasks import task
-
-SPEC = Artifact.load(zoo_path("push_t")).spec
 
 
 @pytest.fixture(scope="module")
 def images() -> list[Case]:
-    return make_cases("push_t", "goal-image", "novel", SPEC, 6, seed=3)
+    return make_cases("push_t", "goal-image", "novel", 6, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +21,12 @@ def world():
 
 
 def test_the_same_seed_gives_the_same_cases(images):
-    again = make_cases("push_t", "goal-image", "novel", SPEC, 3, seed=3)
+    again = make_cases("push_t", "goal-image", "novel", 3, seed=3)
     for a, b in zip(images, again, strict=False):
         assert (a.seed, a.goal_signals) == (b.seed, b.goal_signals)
         np.testing.assert_array_equal(a.prefix, b.prefix)
         np.testing.assert_array_equal(a.goal_image, b.goal_image)
-    other = make_cases("push_t", "goal-image", "novel", SPEC, 1, seed=4)
+    other = make_cases("push_t", "goal-image", "novel", 1, seed=4)
     assert other[0].goal_signals != images[0].goal_signals
 
 
@@ -63,7 +60,7 @@ def test_the_goal_is_what_the_behaviour_reached(world):
     for _, control in zip(range(entry.behaviours[first].steps), controls, strict=False):
         made.append(np.clip(control, entry.action.low, entry.action.high))
         world.drive(made[-1].astype(np.float32))
-    case = make_cases("push_t", "goal-image", "novel", SPEC, 1, seed=3)[0]
+    case = make_cases("push_t", "goal-image", "novel", 1, seed=3)[0]
     case.reset(world)
     assert case.prefix is not None
     for control in made[len(case.prefix) : len(case.prefix) + GOAL_AHEAD]:
@@ -73,8 +70,8 @@ def test_the_goal_is_what_the_behaviour_reached(world):
 
 
 def test_task_cases_have_goals_of_their_own_or_the_trained_one(world):
-    novel = make_cases("push_t", "task", "novel", SPEC, 2, seed=0)
-    trained = make_cases("push_t", "task", "trained", SPEC, 2, seed=0)
+    novel = make_cases("push_t", "task", "novel", 2, seed=0)
+    trained = make_cases("push_t", "task", "trained", 2, seed=0)
     assert (novel[0].options["goal"] != novel[1].options["goal"]).any()
     assert (trained[0].options["goal"] == trained[1].options["goal"]).all()
     assert novel[0].seed == trained[0].seed
@@ -92,4 +89,4 @@ def test_task_cases_have_goals_of_their_own_or_the_trained_one(world):
 )
 def test_what_makes_no_sense_is_refused(protocol, goals, episodes, error):
     with pytest.raises(error):
-        make_cases("push_t", protocol, goals, SPEC, episodes, seed=0)
+        make_cases("push_t", protocol, goals, episodes, seed=0)
