@@ -54,7 +54,7 @@ def test_the_artifact_has_no_readout_and_plans_towards_an_image(made: Path) -> N
 
 def test_rewards_over_signals_are_refused(made: Path) -> None:
     artifact = Artifact.load(made / "dot")
-    reward = RewardSpec((RewardTerm("tolerance", params={"signal": "block_x"}),))
+    reward = RewardSpec((RewardTerm("tolerance", params={"signal": "block_x", "lower": 0.0}),))
     with pytest.raises(RewardError, match="block_x"):
         Mpc(artifact.world_model, make("ssr"), reward, Gate(artifact.spec.action), seed=0)
 
