@@ -25,9 +25,7 @@ def spec(*terms: dict[str, Any], **more: Any) -> str:
 
 
 def test_the_shipped_plugins_are_found() -> None:
-    assert {"expression", "goal_latent", "goal_pose", "smoothness", "tolerance"} <= set(
-        registry.available()
-    )
+    assert {"expression", "goal_latent", "goal_pose", "smoothness", "tolerance"} <= set(registry.available())
 
 
 @pytest.mark.parametrize(
