@@ -55,7 +55,8 @@ class ActionSpec:
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "ActionSpec":
         """From JSON values, as `to_dict` gives them."""
-        return ActionSpec(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return ActionSpec(**fields)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
