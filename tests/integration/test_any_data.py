@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from worldpilot.cli.main import main
-from worldpilot.errors import ArtifactError, RewardError
+from worldpilot.errors import ArtifactError, UnknownName
 from worldpilot.models.artifact import Artifact, update_manifest
 from worldpilot.models.data.episodes import EpisodeStore
 from worldpilot.planners.gate import Gate
@@ -55,7 +55,7 @@ def test_the_artifact_has_no_readout_and_plans_towards_an_image(made: Path) -> N
 def test_rewards_over_signals_are_refused(made: Path) -> None:
     artifact = Artifact.load(made / "dot")
     reward = RewardSpec((RewardTerm("tolerance", params={"signal": "block_x", "lower": 0.0}),))
-    with pytest.raises(RewardError, match="block_x"):
+    with pytest.raises(UnknownName, match="block_x"):
         Mpc(artifact.world_model, make("ssr"), reward, Gate(artifact.spec.action), seed=0)
 
 
