@@ -1,12 +1,19 @@
-"""What the PyBullet worlds share: a physics server of their own, its camera, colours near a colour."""
+"""What the PyBullet worlds share: a physics server of their own, its camera, faults, colours near a colour."""
 
 import functools
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
+import gymnasium
 import numpy as np
 import numpy.typing as npt
 import pybullet
+
+from worldpilot.errors import InvalidInput
+from worldpilot.sim.faults import Faults
+from worldpilot.types import ActionSpec, Observation
 
 Colour = tuple[float, float, float]  # RGB in [0, 1]
 
@@ -56,6 +63,97 @@ class Camera:
         clip = np.c_[points, np.ones(len(points))] @ (projection @ view).T
         x, y = (clip[:, :2] / clip[:, 3:]).T
         return np.stack([(1 + x) * size / 2, (1 - y) * size / 2], -1)
+
+
+class BulletWorld(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
+    """Base of the worlds: what is seen, and what can go wrong with it. Controls are velocities [m/s].
+
+    Subclasses set `_light` (the direction towards the light) and `_friction` when they build a scene.
+
+    Args:
+        task: its name, for messages.
+        camera: what observations are taken with.
+        randomise: draw colours, light and friction at each reset (the training randomisation).
+        image_size: side of the observed image [px].
+        render_images: False skips the camera (observations are then zeros): for experts and physics-only use.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
+
+    _light: tuple[float, float, float]
+    _friction: float
+
+    def __init__(
+        self,
+        task: str,
+        action: ActionSpec,
+        budget: int,
+        camera: Camera,
+        *,
+        randomise: bool,
+        image_size: int,
+        render_images: bool,
+    ) -> None:
+        self.action, self.budget = action, budget
+        self.render_mode = "rgb_array"
+        self.observation_space = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
+        self.action_space = gymnasium.spaces.Box(*np.asarray((action.low, action.high), np.float32), dtype=np.float32)
+        self.faults = Faults(action)
+        self._task, self._camera = task, camera
+        self._randomise, self._size, self._render = randomise, image_size, render_images
+        self._client = Client()
+        self._steps = 0
+
+    def observe(self) -> Observation:
+        """The camera's newest image, of shape (size, size, 3) uint8 RGB, stamped in simulated seconds."""
+        stamp = self._steps * self.action.control_dt
+        if not self._render:
+            return Observation(stamp, np.zeros((self._size, self._size, 3), np.uint8))
+        image = cv2.resize(self._photograph(2 * self._size), (self._size, self._size), interpolation=cv2.INTER_AREA)
+        return Observation(stamp, self.faults.seen(np.asarray(image, np.uint8)))
+
+    def inject(self, fault: str, **params: float) -> None:
+        """Switch a fault on (see `worldpilot.sim.faults`)."""
+        self.faults.inject(self, fault, params)
+
+    def clear_faults(self) -> None:
+        """Switch the lasting faults off; a teleport or a new colour stays as it is."""
+        self.faults.clear()
+        self.set_friction(self._friction)
+
+    def close(self) -> None:
+        """Disconnect from the physics server."""
+        self._client.disconnect()
+
+    @abstractmethod
+    def block(self) -> npt.NDArray[np.float64]:
+        """Pose of the object that is pushed, of shape (3,) [m, m, rad]."""
+
+    @abstractmethod
+    def place_block(self, pose: npt.NDArray[np.float64]) -> None:
+        """Put the object at rest at `pose` (3,) [m, m, rad]."""
+
+    @abstractmethod
+    def set_friction(self, friction: float) -> None:
+        """Coulomb friction between object and table."""
+
+    @abstractmethod
+    def recolour(self, colour: Colour) -> None:
+        """Paint the object, RGB in [0, 1]."""
+
+    def _arriving(self, control: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """The velocity that arrives when `control` of shape (U,) [m/s] is sent: clipped, and late if a fault says so.
+
+        Raises:
+            InvalidInput: another shape, or not finite.
+        """
+        velocity, dim = np.asarray(control, np.float64), self.action.control_dim
+        if velocity.shape != (dim,) or not np.isfinite(velocity).all():
+            raise InvalidInput(f"{self._task}: control must be {dim} finite velocities [m/s], got {control!r}")
+        return self.faults.delayed(np.clip(velocity, self.action.low, self.action.high))
+
+    def _photograph(self, size: int) -> npt.NDArray[np.uint8]:
+        return self._camera.photograph(self._client, size, self._light)
 
 
 def around(colour: Colour, spread: float, rng: np.random.Generator) -> Colour:

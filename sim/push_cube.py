@@ -19,16 +19,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
-import gymnasium
 import numpy as np
 import numpy.typing as npt
 import pybullet
 import pybullet_data
 
-from worldpilot.errors import InvalidInput
-from worldpilot.sim.bullet import Camera, Client, Colour, around
-from worldpilot.sim.faults import Faults
-from worldpilot.types import ActionSpec, Observation
+from worldpilot.sim.bullet import BulletWorld, Camera, Colour, around
+from worldpilot.types import ActionSpec
 
 Array = npt.NDArray[np.float64]
 
@@ -95,7 +92,7 @@ class Appearance:
         )
 
 
-class PushCube(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
+class PushCube(BulletWorld):
     """The push-cube task: bring the cube to the goal.
 
     Args:
@@ -104,23 +101,20 @@ class PushCube(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
         render_images: False skips the camera (observations are then zeros): for experts and physics-only use.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
-
     def __init__(self, *, randomise: bool = True, image_size: int = 64, render_images: bool = True) -> None:
-        self.action = ACTION
-        self.budget = BUDGET
-        self.render_mode = "rgb_array"
-        self.observation_space = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
-        self.action_space = gymnasium.spaces.Box(*np.asarray((ACTION.low, ACTION.high), np.float32), dtype=np.float32)
-        self.goal = np.zeros(2)
-        self.faults = Faults(ACTION)
-        self._randomise, self._size, self._render = randomise, image_size, render_images
-        self._client = Client()
-        self._model = _Model()
         direction = [np.cos(_AZIMUTH) * np.cos(_ELEVATION), np.sin(_AZIMUTH) * np.cos(_ELEVATION), np.sin(_ELEVATION)]
         middle = np.array([0, 0, 0.03])
-        self._camera = Camera.looking(middle + _DISTANCE * np.array(direction), middle, [0, 0, 1], _FOV, 0.1, 2.5)
-        self._steps = 0
+        super().__init__(
+            "push_cube",
+            ACTION,
+            BUDGET,
+            Camera.looking(middle + _DISTANCE * np.array(direction), middle, [0, 0, 1], _FOV, 0.1, 2.5),
+            randomise=randomise,
+            image_size=image_size,
+            render_images=render_images,
+        )
+        self.goal = np.zeros(2)
+        self._model = _Model()
         self.reset(seed=0)
 
     def reset(
@@ -159,10 +153,7 @@ class PushCube(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
 
     def drive(self, control: npt.NDArray[np.floating]) -> None:
         """Advance physics by one control step under `control` [m/s], without looking."""
-        velocity = np.asarray(control, np.float64)
-        if velocity.shape != (3,) or not np.isfinite(velocity).all():
-            raise InvalidInput(f"push_cube: control must be 3 finite velocities [m/s], got {control!r}")
-        velocity = self.faults.delayed(np.clip(velocity, ACTION.low, ACTION.high))
+        velocity = self._arriving(control)
         self._target = np.clip(self._target + velocity * ACTION.control_dt, LOW, HIGH)
         start, end = self._joints, self._inverse(self._target)
         speed = (end - start) / ACTION.control_dt
@@ -175,14 +166,6 @@ class PushCube(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
                 start = end = self._joints = np.array([state[0] for state in states])
                 speed, self._target = np.zeros_like(end), np.clip(self.tip(), LOW, HIGH)
         self._steps += 1
-
-    def observe(self) -> Observation:
-        """The camera's newest image, of shape (size, size, 3) uint8 RGB, stamped in simulated seconds."""
-        stamp = self._steps * ACTION.control_dt
-        if not self._render:
-            return Observation(stamp, np.zeros((self._size, self._size, 3), np.uint8))
-        image = cv2.resize(self._photograph(2 * self._size), (self._size, self._size), interpolation=cv2.INTER_AREA)
-        return Observation(stamp, self.faults.seen(np.asarray(image, np.uint8)))
 
     def render(self, size: int = 256) -> npt.NDArray[np.uint8]:  # type: ignore[override]
         """A picture for people, of shape (size, size, 3): the scene with the circle of the goal on the table."""
@@ -224,15 +207,6 @@ class PushCube(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
         """The goal's position [m, m] and the distance left [m]."""
         return {"goal": [float(x) for x in self.goal], "distance": self.distance()}
 
-    def inject(self, fault: str, **params: float) -> None:
-        """Switch a fault on (see `worldpilot.sim.faults`)."""
-        self.faults.inject(self, fault, params)
-
-    def clear_faults(self) -> None:
-        """Switch the lasting faults off; a teleport or a new colour stays as it is."""
-        self.faults.clear()
-        self.set_friction(self._friction)
-
     def place_block(self, pose: Array) -> None:
         """Put the cube at rest at `pose` (3,) [m, m, rad]."""
         quaternion = pybullet.getQuaternionFromEuler([0, 0, float(pose[2])])
@@ -249,14 +223,11 @@ class PushCube(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
 
     def close(self) -> None:
         """Disconnect from the physics server."""
-        self._client.disconnect()
+        super().close()
         self._model.close()
 
     def _info(self) -> dict[str, Any]:
         return {"distance": self.distance(), "signals": self.signals(), "steps": self._steps}
-
-    def _photograph(self, size: int) -> npt.NDArray[np.uint8]:
-        return self._camera.photograph(self._client, size, self._appearance.light)
 
     def _track(self, joints: Array, speed: Array) -> None:
         """Set the joints' position controllers, (9,) [rad] and [rad/s]."""
@@ -291,7 +262,7 @@ class PushCube(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
         )
 
     def _build(self, cube: Array, tip: Array, friction: float, appearance: Appearance) -> None:
-        p, self._appearance, self._friction = self._client, appearance, friction
+        p, self._light, self._friction = self._client, appearance.light, friction
         p.resetSimulation()
         p.setPhysicsEngineParameter(deterministicOverlappingPairs=1)
         p.setTimeStep(ACTION.control_dt / _SUBSTEPS)

@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import cv2
-import gymnasium
 import numpy as np
 import numpy.typing as npt
 import pybullet
 
-from worldpilot.errors import InvalidInput
 from worldpilot.sim import geometry
-from worldpilot.sim.bullet import Camera, Client, Colour, around
-from worldpilot.sim.faults import Faults
-from worldpilot.types import ActionSpec, Observation
+from worldpilot.sim.bullet import BulletWorld, Camera, Colour, around
+from worldpilot.types import ActionSpec
 
 ACTION = ActionSpec(
     names=("vx", "vy"),
@@ -62,7 +59,7 @@ class Appearance:
         )
 
 
-class PushT(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
+class PushT(BulletWorld):
     """The Push-T task: cover the goal T with the block.
 
     Args:
@@ -71,21 +68,18 @@ class PushT(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
         render_images: False skips the camera (observations are then zeros): for experts and physics-only use.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
-
     def __init__(self, *, randomise: bool = True, image_size: int = 64, render_images: bool = True) -> None:
-        self.action = ACTION
-        self.budget = BUDGET
-        self.render_mode = "rgb_array"
-        self.observation_space = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
-        self.action_space = gymnasium.spaces.Box(*np.asarray((ACTION.low, ACTION.high), np.float32), dtype=np.float32)
-        self.goal = GOAL.copy()
-        self.faults = Faults(ACTION)
-        self._randomise, self._size, self._render = randomise, image_size, render_images
-        self._client = Client()
-        self._steps = 0
         fov = float(np.degrees(2 * np.arctan(_FIELD / 2 / _CAMERA_HEIGHT)))
-        self._camera = Camera.looking([0, 0, _CAMERA_HEIGHT], [0, 0, 0], [0, 1, 0], fov, 0.3, 2.0)
+        super().__init__(
+            "push_t",
+            ACTION,
+            BUDGET,
+            Camera.looking([0, 0, _CAMERA_HEIGHT], [0, 0, 0], [0, 1, 0], fov, 0.3, 2.0),
+            randomise=randomise,
+            image_size=image_size,
+            render_images=render_images,
+        )
+        self.goal = GOAL.copy()
         self.reset(seed=0)
 
     def reset(
@@ -123,10 +117,7 @@ class PushT(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
 
     def drive(self, control: npt.NDArray[np.floating]) -> None:
         """Advance physics by one control step under `control` [m/s], without looking."""
-        velocity = np.asarray(control, np.float64)
-        if velocity.shape != (2,) or not np.isfinite(velocity).all():
-            raise InvalidInput(f"push_t: control must be 2 finite velocities [m/s], got {control!r}")
-        velocity = self.faults.delayed(np.clip(velocity, ACTION.low, ACTION.high))
+        velocity = self._arriving(control)
         start = self._target.copy()
         self._target = np.clip(start + velocity * ACTION.control_dt, -WORKSPACE, WORKSPACE)
         for i in range(1, _SUBSTEPS + 1):
@@ -134,14 +125,6 @@ class PushT(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
             self._client.changeConstraint(self._constraint, [x, y, _PUSHER_HEIGHT], maxForce=20)
             self._client.stepSimulation()
         self._steps += 1
-
-    def observe(self) -> Observation:
-        """The camera's newest image, of shape (size, size, 3) uint8 RGB, stamped in simulated seconds."""
-        stamp = self._steps * ACTION.control_dt
-        if not self._render:
-            return Observation(stamp, np.zeros((self._size, self._size, 3), np.uint8))
-        image = cv2.resize(self._photograph(2 * self._size), (self._size, self._size), interpolation=cv2.INTER_AREA)
-        return Observation(stamp, self.faults.seen(np.asarray(image, np.uint8)))
 
     def render(self, size: int = 256) -> npt.NDArray[np.uint8]:  # type: ignore[override]
         """A picture for people, of shape (size, size, 3): the scene with the goal's outline."""
@@ -182,15 +165,6 @@ class PushT(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
         """The goal's pose [m, m, rad] and the overlap reached."""
         return {"goal": [float(x) for x in self.goal], "overlap": self.overlap()}
 
-    def inject(self, fault: str, **params: float) -> None:
-        """Switch a fault on (see `worldpilot.sim.faults`)."""
-        self.faults.inject(self, fault, params)
-
-    def clear_faults(self) -> None:
-        """Switch the lasting faults off; a teleport or a new colour stays as it is."""
-        self.faults.clear()
-        self.set_friction(self._friction)
-
     def place_block(self, pose: npt.NDArray[np.float64]) -> None:
         """Put the block at rest at `pose` (3,) [m, m, rad]."""
         quaternion = pybullet.getQuaternionFromEuler([0, 0, float(pose[2])])
@@ -215,20 +189,13 @@ class PushT(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
         for shape in range(len(geometry.BOXES)):
             self._client.changeVisualShape(self._block, -1, shape, rgbaColor=[*colour, 1])
 
-    def close(self) -> None:
-        """Disconnect from the physics server."""
-        self._client.disconnect()
-
     def _info(self) -> dict[str, Any]:
         return {"overlap": self.overlap(), "signals": self.signals(), "steps": self._steps}
-
-    def _photograph(self, size: int) -> npt.NDArray[np.uint8]:
-        return self._camera.photograph(self._client, size, self._appearance.light)
 
     def _build(
         self, block: geometry.Pose, pusher: npt.NDArray[np.float64], friction: float, appearance: Appearance
     ) -> None:
-        p, self._appearance, self._friction = self._client, appearance, friction
+        p, self._light, self._friction = self._client, appearance.light, friction
         p.resetSimulation()
         p.setPhysicsEngineParameter(deterministicOverlappingPairs=1)
         p.setTimeStep(ACTION.control_dt / _SUBSTEPS)
