@@ -122,7 +122,7 @@ class Mpc:
         self._lock = threading.Lock()  # over the fields below, never held while planning or scoring
         self._swap_lock = threading.Lock()  # one swap at a time
         self._index = 0
-        self._context = RewardContext(model.spec) if goal_latent is None else self._with_goal(goal_latent)
+        self._context = RewardContext(model.spec) if goal_latent is None else RewardContext.towards(model, goal_latent)
         self._active = (
             None if reward is None else RewardInForce(registry.build(reward, self._context), self._context, version=0)
         )
@@ -146,7 +146,7 @@ class Mpc:
     def plans_next(self) -> bool:
         """Whether the next tick makes a plan, and so has a use for proposals."""
         with self._lock:
-            return self._staged is not None or self._followed is None or self._steps >= self._replan_every
+            return self._staged is not None or self._ends()
 
     def tick(
         self,
@@ -171,9 +171,9 @@ class Mpc:
         plan, reason = None, ""
         try:
             history = self._observe(latent, previous_control)
-            if swapped or self._followed is None or self._steps >= self._replan_every:
-                fresh = swapped or self._followed is None
-                plan = self._plan(history, self._propose(proposals), active, previous_control, self._left(fresh))
+            if swapped or self._ends():
+                steps = self._left(fresh=swapped or self._followed is None)
+                plan = self._plan(history, self._propose(proposals), active, previous_control, steps)
                 self._steps = 0
             else:
                 plan = self._followed
@@ -195,7 +195,7 @@ class Mpc:
         start = time.perf_counter()
 
         def stage() -> tuple[int, str]:
-            context, current = self._with_goal(latent), self.reward
+            context, current = RewardContext.towards(self._model, latent), self.reward
             used = current is not None and current.reward.uses_goal_image
             tick = self._stage(current.spec, context)[0] if current and used else self._index + 1
             self._context = context
@@ -249,6 +249,10 @@ class Mpc:
         none = np.zeros((0, self._model.spec.horizon, self._model.spec.action.dim), np.float32)
         return none if proposals is None else proposals
 
+    def _ends(self) -> bool:
+        """Whether there is no plan to follow any longer."""
+        return self._followed is None or self._steps >= self._replan_every
+
     def _left(self, fresh: bool) -> int:
         """Model steps to plan for: H, or what is left of a shrinking horizon."""
         horizon, block = self._model.spec.horizon, self._model.spec.action.block
@@ -282,7 +286,7 @@ class Mpc:
         previous_control: FloatArray,
         reason: str,
     ) -> GateDecision:
-        """The first control of the plan through the gate; the warm start moves on only if the robot does."""
+        """The plan's control at this step through the gate; the warm start moves on only if the robot does."""
         control = None if plan is None else self._model.spec.action.controls(plan.actions)[self._steps]
         decision = self._gate.check(
             control, stamp_age=stamp_age, alert_level=alert_level, previous=previous_control, reason=reason
@@ -320,19 +324,6 @@ class Mpc:
             tick, message, accepted = 0, str(error), False
         current = self.reward
         return SwapResult(accepted, message, current.id if current else "", tick, time.perf_counter() - start)
-
-    def _with_goal(self, latent: FloatArray) -> RewardContext:
-        """The context of rewards that shall reach a goal image's latent.
-
-        Raises:
-            RewardError: the latent is not finite, or not of shape (D,).
-        """
-        dim = self._model.spec.latent_dim
-        if np.shape(latent) != (dim,) or not np.isfinite(latent).all():
-            raise RewardError(f"goal: a latent must be finite, of shape ({dim},), got shape {np.shape(latent)}")
-        goal = np.asarray(latent, np.float32)
-        signals = {name: float(value) for name, value in self._model.signals(goal).items()}
-        return RewardContext(self._model.spec, goal, signals)
 
     def _stand_still(self) -> Rollouts:
         """Where doing nothing leads from an empty history: something to try a reward on before the first tick."""

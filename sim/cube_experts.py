@@ -4,11 +4,11 @@ Between two pushes the tip is lifted over the cube.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from worldpilot.sim.experts import Push
 from worldpilot.sim.geometry import to_world, wrap
 from worldpilot.sim.push_cube import ACTION, CUBE, CUBE_RANGE, HIGH, LOW, PEG_RADIUS, PushCube
 
@@ -16,15 +16,6 @@ Array = npt.NDArray[np.float64]
 _DT, _MAX_SPEED = ACTION.control_dt, 0.98 * ACTION.high[0]
 _PUSH_HEIGHT, _TRAVEL_HEIGHT = 0.02, CUBE + 0.015  # [m], of the tip
 _FACES = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)], float)  # outward normals, cube's frame
-
-
-@dataclass(frozen=True)
-class Push:
-    """A straight push: stand at `start`, move with `velocity` for `steps` control steps."""
-
-    start: Array  # (2,) [m], world frame
-    velocity: Array  # (2,) [m/s]
-    steps: int
 
 
 def sample_push(cube: Array, rng: np.random.Generator) -> Push | None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from worldpilot.contracts import Environment
 from worldpilot.errors import UnknownName
-from worldpilot.sim import cube_experts, experts, push_cube, push_t
+from worldpilot.sim import cube_experts, experts, geometry, push_cube, push_t
 from worldpilot.types import ActionSpec
 
 GROUP = "worldpilot.tasks"
@@ -67,16 +67,19 @@ class GoalTest:
 
     def distance(self, now: Mapping[str, float], goal: Mapping[str, float]) -> float:
         """Joint Euclidean distance of the positions that count [m]."""
-        return float(np.sqrt(sum((now[name] - goal[name]) ** 2 for name in self.position)))
+        return _distance(self.position, now, goal)
 
     def moved(self, start: Mapping[str, float], goal: Mapping[str, float]) -> bool:
         """Whether the object must be moved to get from `start` to `goal`."""
         return not self._near(self.object, start, goal)
 
     def _near(self, position: tuple[str, ...], a: Mapping[str, float], b: Mapping[str, float]) -> bool:
-        distance = np.sqrt(sum((a[name] - b[name]) ** 2 for name in position))
-        turn = 0.0 if self.yaw is None else abs((a[self.yaw] - b[self.yaw] + np.pi) % (2 * np.pi) - np.pi)
-        return bool(distance <= self.tolerance and turn <= self.yaw_tolerance)
+        turn = 0.0 if self.yaw is None else abs(float(geometry.wrap(a[self.yaw] - b[self.yaw])))
+        return _distance(position, a, b) <= self.tolerance and turn <= self.yaw_tolerance
+
+
+def _distance(names: tuple[str, ...], a: Mapping[str, float], b: Mapping[str, float]) -> float:
+    return float(np.sqrt(sum((a[name] - b[name]) ** 2 for name in names)))
 
 
 @dataclass(frozen=True)

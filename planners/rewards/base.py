@@ -28,6 +28,7 @@ import jsonschema
 import numpy as np
 import numpy.typing as npt
 
+from worldpilot.contracts import WorldModel
 from worldpilot.errors import RewardError, UnknownName
 from worldpilot.types import FloatArray, ModelSpec, Rollouts
 
@@ -42,6 +43,19 @@ class RewardContext:
     model_spec: ModelSpec
     goal_latent: FloatArray | None = None  # (D,), from a goal image
     goal_signals: Mapping[str, float] | None = None  # what the model reads from that latent
+
+    @staticmethod
+    def towards(model: WorldModel, latent: FloatArray) -> "RewardContext":
+        """The context of rewards that shall reach a goal image's latent.
+
+        Raises:
+            RewardError: the latent is not finite, or not of shape (D,).
+        """
+        dim = model.spec.latent_dim
+        if np.shape(latent) != (dim,) or not np.isfinite(latent).all():
+            raise RewardError(f"goal: a latent must be finite, of shape ({dim},), got shape {np.shape(latent)}")
+        goal = np.asarray(latent, np.float32)
+        return RewardContext(model.spec, goal, {name: float(value) for name, value in model.signals(goal).items()})
 
 
 def param(default: Any = MISSING, *, low: float = -LARGEST, high: float = LARGEST, help: str) -> Any:

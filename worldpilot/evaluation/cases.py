@@ -6,8 +6,10 @@
   arXiv 2603.19312).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ PROTOCOLS = ("task", "goal-image")
 GOALS = ("novel", "trained")
 GOAL_AHEAD, GOAL_BUDGET = 25, 50  # control steps
 _OVERLAP = 0.9  # of the task protocol
-_HELD_OUT = 1_000_000  # seeds from here on are never collected
+_HELD_OUT = 1_000_000  # part of every draw's seed: no episode that is collected draws from it
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,7 @@ class Case:
 
     def reset(self, world: World) -> None:
         """Bring a world to the start."""
-        world.reset(seed=self.seed, options=dict(self.options))
-        for control in () if self.prefix is None else self.prefix:
-            world.drive(control)
+        _replay(world, self.seed, self.options, () if self.prefix is None else self.prefix)
 
     def reached(self, world: World) -> bool:
         """Whether the world is where the goal is."""
@@ -72,31 +72,34 @@ def make_cases(name: str, protocol: str, goals: str, episodes: int, seed: int) -
     if protocol == "task":
         if name != "push_t":
             raise InvalidInput(f"evaluate: {name} has no task protocol; use --protocol goal-image")
-        return [_task_case(goals, seed, episode) for episode in range(episodes)]
-    source = _goal_images(name, seed)
-    return [next(source) for _ in range(episodes)]
+        with closing(PushT(render_images=False)) as world:
+            return [_task_case(world, goals, seed, episode) for episode in range(episodes)]
+    with closing(task(name).world()) as world:
+        return list(islice(_goal_images(name, world, seed), episodes))
 
 
-def _task_case(goals: str, seed: int, episode: int) -> Case:
+def _replay(world: World, seed: int, options: Mapping[str, Any], controls: Iterable[FloatArray]) -> None:
+    world.reset(seed=seed, options=dict(options))
+    for control in controls:
+        world.drive(control)
+
+
+def _task_case(world: PushT, goals: str, seed: int, episode: int) -> Case:
     draw = np.random.default_rng([seed, episode])
     start, goal = int(draw.integers(2**31)), GOAL
     if goals == "novel":
         goal = draw.uniform([-BLOCK_RANGE, -BLOCK_RANGE, -np.pi], [BLOCK_RANGE, BLOCK_RANGE, np.pi]) * [0.8, 0.8, 1]
     x, y, yaw = (float(value) for value in goal)
-    world = PushT(render_images=False)
     world.reset(seed=start, options={"goal": goal})
     start += world.overlap() > _OVERLAP  # solved before it began: no policy should be credited with it
-    budget = world.budget
-    world.close()
     reward = RewardSpec((RewardTerm("goal_pose", params={"x": x, "y": y, "yaw": yaw, "approach": 0.05}),))
-    return Case(start, budget, reward, options={"goal": goal})
+    return Case(start, world.budget, reward, options={"goal": goal})
 
 
-def _goal_images(name: str, seed: int) -> Iterator[Case]:
+def _goal_images(name: str, world: World, seed: int) -> Iterator[Case]:
     """Cases from fresh episodes of the task's behaviours, which take turns."""
     entry = task(name)
     makers = {behaviour: source.make() for behaviour, source in entry.behaviours.items() if behaviour != "expert"}
-    world = entry.world()
     reward = RewardSpec((RewardTerm("goal_latent", params={"discount": 1.0}),))
     episode = 0
     while True:
@@ -118,9 +121,7 @@ def _goal_images(name: str, seed: int) -> Iterator[Case]:
             goal = signals[start + GOAL_AHEAD]
             if entry.goal.reached(signals[start], goal):
                 continue
-            world.reset(seed=reset)
-            for control in applied[: start + GOAL_AHEAD]:
-                world.drive(control)
+            _replay(world, reset, {}, applied[: start + GOAL_AHEAD])
             yield Case(
                 seed=reset,
                 budget=GOAL_BUDGET,

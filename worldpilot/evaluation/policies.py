@@ -73,8 +73,7 @@ class PriorAlone:
         model, image = self._artifact.world_model, setting.case.goal_image
         context = RewardContext(self._spec)
         if image is not None:
-            latent = _encode(self._artifact, image)
-            context = RewardContext(self._spec, latent, {k: float(v) for k, v in model.signals(latent).items()})
+            context = RewardContext.towards(model, _encode(self._artifact, image))
         self._goal = registry.build(setting.case.reward, context).target
         self._buffer = HistoryBuffer(self._spec.action, self._spec.history)
         self._previous = np.zeros(self._spec.action.control_dim, np.float32)
@@ -143,7 +142,7 @@ class PaperCem:
         self._artifact, self._rng, self._spec = artifact, setting.rng, artifact.spec
         self._solver = Cem(CemConfig(samples=300, elites=30, iterations=30, momentum=0.0))
         reward = RewardSpec((RewardTerm("goal_latent", params={"when": "last", "discount": 1.0}),))
-        context = RewardContext(self._spec, _encode(artifact, case.goal_image))
+        context = RewardContext.towards(artifact.world_model, _encode(artifact, case.goal_image))
         self._reward: Reward = registry.build(reward, context)
         self._buffer = HistoryBuffer(self._spec.action, self._spec.history)
         self._previous = np.zeros(self._spec.action.control_dim, np.float32)
