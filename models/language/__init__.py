@@ -1,0 +1,1 @@
+"""Language models and their decoding: autoregressive, speculative, speculative-speculative."""
