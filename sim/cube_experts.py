@@ -35,8 +35,9 @@ def random_pushes(world: PushCube, rng: np.random.Generator) -> Iterator[Array]:
         cube, jitter = world.block(), rng.uniform(0, 0.03)
         drawn = [p for p in (sample_push(cube, rng) for _ in range(64)) if p is not None]
         kept = [p for p in drawn if _kept(cube, p)][: rng.choice([1, 4, 8])]
-        if not kept or rng.random() < 0.1:  # anywhere, without the cube
-            for control in follow(world, [rng.uniform([*LOW[:2], _TRAVEL_HEIGHT], HIGH)], _MAX_SPEED):
+        if not kept or rng.random() < 0.2:  # anywhere: a planner tries what no push would
+            lowest = LOW[2] if kept and rng.random() < 0.5 else _TRAVEL_HEIGHT  # onto the cube, too
+            for control in follow(world, [rng.uniform([*LOW[:2], lowest], HIGH)], _MAX_SPEED):
                 yield control + rng.normal(0, jitter, 3)
             continue
         push = min(kept, key=lambda p: float(np.linalg.norm(p.start - world.tip()[:2])))

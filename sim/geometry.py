@@ -1,7 +1,11 @@
 """The T and its poses: outline, keypoints, overlap. Frames: x right, y up, yaw counter-clockwise [rad], lengths [m]."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
+
+from worldpilot.types import Symmetry
 
 Pose = npt.NDArray[np.float64]  # (3,): x [m], y [m], yaw [rad]
 
@@ -60,3 +64,25 @@ def overlap(pose: Pose, goal: Pose) -> float:
 def keypoint_distance(pose: Pose, goal: Pose) -> float:
     """Root mean square distance between the corresponding corners of two T's [m]."""
     return float(np.sqrt(np.mean(np.sum((to_world(KEYPOINTS, pose) - to_world(KEYPOINTS, goal)) ** 2, -1))))
+
+
+def square_symmetries(points: Sequence[tuple[str, str]], yaws: Sequence[str]) -> tuple[Symmetry, ...]:
+    """The turns and mirrorings of a square table, seen from above, with planar controls; the first changes nothing.
+
+    Args:
+        points: signals of positions, (x, y).
+        yaws: signals of the angles of objects that are their own mirror images in their y axes.
+    """
+    found = []
+    for mirrored in (False, True):
+        for turns in range(4):
+            c, s = round(np.cos(turns * np.pi / 2)), round(np.sin(turns * np.pi / 2))
+            flip = -1 if mirrored else 1
+            signals: dict[str, dict[str, float]] = {}
+            for x, y in points:
+                signals |= {x: {x: flip * c, y: -flip * s}, y: {x: s, y: c}}
+            for yaw in yaws:
+                sin, cos = f"{yaw}_sin", f"{yaw}_cos"
+                signals |= {sin: {sin: flip * c, cos: flip * s}, cos: {sin: -s, cos: c}}
+            found.append(Symmetry(turns, mirrored, ((flip * c, -flip * s), (s, c)), signals))
+    return tuple(found)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from worldpilot.contracts import Environment
 from worldpilot.errors import UnknownName
 from worldpilot.sim import cube_experts, experts, geometry, push_cube, push_t
-from worldpilot.types import ActionSpec
+from worldpilot.types import ActionSpec, Symmetry
 
 GROUP = "worldpilot.tasks"
 
@@ -90,6 +90,7 @@ class Task:
     world: Callable[..., World]  # randomise: bool, image_size: int, render_images: bool
     behaviours: Mapping[str, Behaviour]
     goal: GoalTest
+    symmetries: tuple[Symmetry, ...] = ()  # the first changes nothing; none: the world looks like itself only
 
 
 def task(name: str) -> Task:
@@ -138,6 +139,7 @@ TASKS = {
             yaw_tolerance=float(np.pi / 9),
             object=("block_x", "block_y"),
         ),
+        symmetries=geometry.square_symmetries([("pusher_x", "pusher_y"), ("block_x", "block_y")], ["block_yaw"]),
     ),
     "push_cube": Task(
         action=push_cube.ACTION,

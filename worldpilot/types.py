@@ -92,6 +92,44 @@ class ActionSpec:
 
 
 @dataclass(frozen=True)
+class Symmetry:
+    """A change of view that the world does not notice: an episode seen so is another episode it might have given.
+
+    Args:
+        quarter_turns: of the picture, counter-clockwise.
+        mirrored: whether it is mirrored after that, left to right.
+        controls: what becomes of a control, a matrix (U, U).
+        signals: what becomes of a signal: its name, to the names and factors it is then the sum of. Angles (*yaw) by
+            their `_sin` and `_cos`. A signal that is not named stays as it is.
+    """
+
+    quarter_turns: int
+    mirrored: bool
+    controls: tuple[tuple[float, ...], ...]
+    signals: Mapping[str, Mapping[str, float]]
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "Symmetry":
+        """From JSON values, as `to_dict` gives them."""
+        controls = tuple(tuple(row) for row in values["controls"])
+        return Symmetry(int(values["quarter_turns"]), bool(values["mirrored"]), controls, dict(values["signals"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {**asdict(self), "controls": [list(row) for row in self.controls]}
+
+    def images(self, images: ImageArray) -> ImageArray:
+        """Images of shape (..., S, S, 3), seen so."""
+        turned = np.rot90(images, self.quarter_turns, axes=(-3, -2))
+        return turned[..., ::-1, :] if self.mirrored else turned
+
+    def matrix(self, names: tuple[str, ...]) -> FloatArray:
+        """(S, S): the signals `names`, seen so, are `matrix @ signals`."""
+        rows = [self.signals.get(name, {name: 1.0}) for name in names]
+        return np.array([[row.get(name, 0.0) for name in names] for row in rows], np.float32)
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """What a planner or a node needs to know of a model without opening its graphs."""
 

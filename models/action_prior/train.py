@@ -20,7 +20,7 @@ from tqdm import tqdm
 from worldpilot.errors import InvalidInput
 from worldpilot.models.action_prior.networks import Denoiser, PriorConfig
 from worldpilot.models.data.episodes import EpisodeStore
-from worldpilot.models.data.windows import Frames, gather_actions
+from worldpilot.models.data.windows import Frames
 from worldpilot.models.world_model import train as world_model
 from worldpilot.types import ActionSpec, FloatArray
 
@@ -74,7 +74,10 @@ def train_prior(
     nets = world_model.load(encoder, "encoder")
     train_index, held_index = store.split()
     frames, held = Frames.load(store, train_index), Frames.load(store, held_index)
-    latents, held_latents = (world_model.encode_all(nets, f.observations) for f in (frames, held))
+    latents, held_latents = (
+        world_model.encode_views(nets, frames),
+        world_model.encode_all(nets, held.observations)[None],
+    )
     signals = len(frames.names) if config.goal_ahead else 0
     sizes = PriorConfig(nets.config.latent_dim, nets.config.history, config.horizon, spec.dim, goal_dim=signals)
     denoiser = Denoiser(sizes)
@@ -83,10 +86,10 @@ def train_prior(
     rng = np.random.default_rng([config.seed, 3])
     now = (sizes.history - 1) * spec.block  # from a window's first frame to its present
 
-    def goals(source: Frames, at: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
+    def goals(source: Frames, at: np.ndarray, views: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
         if not sizes.goal_dim:
             return None, None
-        signals, mask = hindsight(source, at + now, config.goal_ahead, rng)
+        signals, mask = hindsight(source, at + now, views, config.goal_ahead, rng)
         return (torch.from_numpy(signals) - nets.signal_mean) / nets.signal_std, torch.from_numpy(mask)
 
     optimiser = torch.optim.AdamW(denoiser.parameters(), config.learning_rate, weight_decay=config.weight_decay)
@@ -96,8 +99,8 @@ def train_prior(
     first = world_model.resume(folder / "prior.pt", parts, rng, meta)
     bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc="prior", mininterval=5)
     for step in bar:
-        at = rng.choice(windows, config.batch)
-        loss = _flow_loss(denoiser, *_batch(latents, frames, at, sizes, spec), *goals(frames, at))
+        at, views = rng.choice(windows, config.batch), rng.integers(frames.views, size=config.batch)
+        loss = _flow_loss(denoiser, *_batch(latents, frames, at, views, sizes, spec), *goals(frames, at, views))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
@@ -111,9 +114,9 @@ def train_prior(
             bar.set_postfix(loss=f"{float(loss):.4f}")
         if (step + 1) % config.evaluate_every == 0 or step + 1 == config.steps:
             with torch.no_grad():
-                at = rng.choice(held_windows, 4096)
-                batch = _batch(held_latents, held, at, sizes, spec)
-                held_loss = float(_flow_loss(average, *batch, *goals(held, at)))
+                at, views = rng.choice(held_windows, 4096), np.zeros(4096, np.int64)
+                batch = _batch(held_latents, held, at, views, sizes, spec)
+                held_loss = float(_flow_loss(average, *batch, *goals(held, at, views)))
             tqdm.write(f"prior {step + 1}: held-out flow loss {held_loss:.4f}")
             metrics = {"data_sha256": store.sha256(), "train": asdict(config), "held_out_flow_loss": held_loss}
             metrics |= {"episodes": len(held_index), "step": step + 1}
@@ -123,7 +126,7 @@ def train_prior(
 
 
 def hindsight(
-    frames: Frames, present: npt.NDArray[np.int64], ahead: int, rng: np.random.Generator
+    frames: Frames, present: npt.NDArray[np.int64], views: npt.NDArray[np.int64], ahead: int, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
     """Goals that were reached: the signals up to `ahead` control steps later in the same episode, and what of them is
     asked for; both of shape (B, S).
@@ -131,6 +134,7 @@ def hindsight(
     Args:
         frames: episodes.
         present: frames of shape (B,) before which a goal is unknown.
+        views: in which each is seen, of shape (B,).
     """
     end = frames.starts[np.searchsorted(frames.starts, present, side="right")] - 1  # each episode's last frame
     later = np.minimum(present + rng.integers(1, ahead + 1, len(present)), end)
@@ -138,7 +142,7 @@ def hindsight(
     kinds = sorted(set(entities))
     asked = (rng.random((len(present), len(kinds))) < 0.65) & (rng.random((len(present), 1)) > 0.25)
     mask = asked[:, [kinds.index(entity) for entity in entities]]
-    return frames.signals[later], mask.astype(np.float32)
+    return frames.measured(later[:, None], views)[:, 0], mask.astype(np.float32)
 
 
 def load(folder: Path) -> Denoiser:
@@ -153,10 +157,10 @@ def load(folder: Path) -> Denoiser:
 
 
 def _batch(
-    latents: Tensor, frames: Frames, at: np.ndarray, sizes: PriorConfig, spec: ActionSpec
+    latents: Tensor, frames: Frames, at: np.ndarray, views: np.ndarray, sizes: PriorConfig, spec: ActionSpec
 ) -> tuple[Tensor, Tensor]:
-    past = latents[at[:, None] + np.arange(sizes.history) * spec.block]
-    actions = gather_actions(frames.controls, at + (sizes.history - 1) * spec.block, sizes.horizon, spec)
+    past = latents[views[:, None], at[:, None] + np.arange(sizes.history) * spec.block]
+    actions = frames.actions(at + (sizes.history - 1) * spec.block, sizes.horizon, spec, views)
     return past, torch.from_numpy(actions)
 
 

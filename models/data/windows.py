@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from worldpilot.errors import InvalidInput
 from worldpilot.models.data.episodes import EpisodeStore
-from worldpilot.types import ActionSpec, FloatArray
+from worldpilot.types import ActionSpec, FloatArray, Symmetry
 
 
 def signal_names(measured: Sequence[str]) -> tuple[str, ...]:
@@ -29,6 +29,12 @@ class Frames:
     signals: FloatArray  # (F, S), in the order of `names`
     names: tuple[str, ...]
     starts: npt.NDArray[np.int64]  # (n_episodes + 1,), first frame of each episode, and F
+    symmetries: tuple[Symmetry, ...] = ()  # of the world: each of them is a view; empty: there is one view, view 0
+
+    @property
+    def views(self) -> int:
+        """How many views of each frame there are; view 0 is the frame itself."""
+        return max(1, len(self.symmetries))
 
     @staticmethod
     def load(store: EpisodeStore, indices: Sequence[int]) -> "Frames":
@@ -51,7 +57,8 @@ class Frames:
                 for part in (np.sin(value), np.cos(value)) if name.endswith("yaw") else (value,):
                     signals[frames, column] = part
                     column += 1
-        return Frames(observations, controls, signals, names, starts)
+        symmetries = tuple(Symmetry.from_dict(values) for values in store.meta.get("symmetries", ()))
+        return Frames(observations, controls, signals, names, starts, symmetries)
 
     def windows(self, model_steps: int, block: int) -> npt.NDArray[np.int64]:
         """First frames of all windows that span `model_steps` model steps within one episode."""
@@ -62,12 +69,30 @@ class Frames:
             raise InvalidInput(f"no episode is as long as a window of {span} control steps; collect longer episodes")
         return windows
 
+    def images(self, frames: npt.NDArray[np.int64], views: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Observations of shape (B, T, ...) of frames (B, T), each row in its view (B,)."""
+        images = self.observations[frames]
+        for view in np.unique(views) if self.symmetries else ():
+            rows = views == view
+            images[rows] = self.symmetries[view].images(images[rows])
+        return images
 
-def gather_actions(
-    controls: FloatArray, first: npt.NDArray[np.int64], model_steps: int, spec: ActionSpec
-) -> FloatArray:
-    """Actions of shape (B, model_steps, A), normalised to [-1, 1], that follow the frames `first` of shape (B,)."""
-    span = np.arange(model_steps * spec.block)
-    low, high = np.asarray(spec.low, np.float32), np.asarray(spec.high, np.float32)
-    normalised = (controls[first[:, None] + span] - low) / (high - low) * 2 - 1
-    return spec.actions(normalised.astype(np.float32))
+    def measured(self, frames: npt.NDArray[np.int64], views: npt.NDArray[np.int64]) -> FloatArray:
+        """Signals of shape (B, T, S) of frames (B, T), each row in its view (B,)."""
+        signals = self.signals[frames]
+        if not self.symmetries:
+            return signals
+        matrices = np.stack([symmetry.matrix(self.names) for symmetry in self.symmetries])
+        return np.einsum("bij,btj->bti", matrices[views], signals)
+
+    def actions(
+        self, first: npt.NDArray[np.int64], model_steps: int, spec: ActionSpec, views: npt.NDArray[np.int64]
+    ) -> FloatArray:
+        """Actions of shape (B, model_steps, A), normalised to [-1, 1], that follow the frames `first` in their views,
+        both of shape (B,)."""
+        controls = self.controls[first[:, None] + np.arange(model_steps * spec.block)]
+        if self.symmetries:
+            matrices = np.array([symmetry.controls for symmetry in self.symmetries], np.float32)
+            controls = np.einsum("bij,btj->bti", matrices[views], controls)
+        low, high = np.asarray(spec.low, np.float32), np.asarray(spec.high, np.float32)
+        return spec.actions(((controls - low) / (high - low) * 2 - 1).astype(np.float32))

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from worldpilot.errors import InvalidInput, UnknownName
 from worldpilot.models.data.episodes import EpisodeStore
-from worldpilot.models.data.windows import Frames, gather_actions
+from worldpilot.models.data.windows import Frames
 from worldpilot.models.world_model.networks import (
     Decoder,
     WorldModelConfig,
@@ -179,12 +179,14 @@ class DynamicsLoss(nn.Module):
         """Windows of each member (E, B, h+R, D), actions (E, B, h+R-1, A) and standardised signals (E, B, R, S) of
         their futures; the latents (B', D) and images (B', 3, S, S) of other frames for the decoder."""
         h, members = self.predictor.history, self.predictor.members
-        predicted = self.predictor.roll(window[:, :, :h], actions)
+        with torch.autocast(images.device.type, torch.bfloat16):
+            predicted, painted = self.predictor.roll(window[:, :, :h], actions), self.decoder(seen)
+        predicted, painted = predicted.float(), painted.float()
         loss = (predicted - window[:, :, h:]).square().mean() * members
         if self.readout is not None:
             error = (self.readout(predicted) - signals).square().mean()
             loss = loss + self.config.grounding_weight * members * error
-        return loss + (self.decoder(seen) - images).square().mean() * 10
+        return loss + (painted - images).square().mean() * 10
 
 
 def train(
@@ -263,7 +265,8 @@ def evaluate(nets: WorldModelNets, held: Frames, spec: ActionSpec, rollout: int)
     h = nets.config.history
     windows = held.windows(h - 1 + rollout, spec.block)[::7]
     past = torch.stack([latents[windows + i * spec.block] for i in range(h)], 1)
-    actions = torch.from_numpy(gather_actions(held.controls, windows, h - 1 + rollout, spec)).to(nets.device)
+    unchanged = np.zeros(len(windows), np.int64)
+    actions = torch.from_numpy(held.actions(windows, h - 1 + rollout, spec, unchanged)).to(nets.device)
     with torch.no_grad():
         predicted = nets.predictor(past, actions).mean(0)
         signals = nets.read(predicted)
@@ -304,11 +307,12 @@ def _encoder_stage(
     terms = fabric.setup_module(EncoderLosses(nets, config))
     for step in (bar := _progress(fabric, "encoder", first, config.steps)):
         nets.train()
-        at = rng.choice(windows, config.batch)
+        at, views = rng.choice(windows, config.batch), rng.integers(frames.views, size=config.batch)
         index = at[:, None] + np.arange(steps) * spec.block
-        images = _jitter(_to_tensor(frames.observations[index.ravel()], nets.device), rng)
-        actions = torch.from_numpy(gather_actions(frames.controls, at, steps - 1, spec)).to(nets.device)
-        losses = terms(images, actions, nets.standardise(frames.signals[index]))
+        pictures = frames.images(index, views)
+        images = _jitter(_to_tensor(pictures.reshape(-1, *pictures.shape[2:]), nets.device), rng)
+        actions = torch.from_numpy(frames.actions(at, steps - 1, spec, views)).to(nets.device)
+        losses = terms(images, actions, nets.standardise(frames.measured(index, views)))
         _descend(fabric, optimiser, schedule, sum(losses.values(), torch.zeros(())))
         if (step + 1) % 50 == 0:
             bar.set_postfix({name: f"{float(value):.3f}" for name, value in losses.items()})
@@ -331,7 +335,7 @@ def _dynamics_stage(
     nets.eval()
     nets.encoder.requires_grad_(False)
     nets.readout.requires_grad_(False)
-    latents = encode_all(nets, frames.observations)
+    latents = encode_views(nets, frames)
     windows = frames.windows(h - 1 + rollout, spec.block)
     rng = np.random.default_rng([config.seed, 2])
     torch.manual_seed(config.seed + 1)
@@ -348,17 +352,15 @@ def _dynamics_stage(
     total = config.dynamics_steps
     for step in (bar := _progress(fabric, "dynamics", first, total)):
         nets.predictor.train()
-        at = rng.choice(windows, (members, config.dynamics_batch))
-        flat = at.ravel()
-        index = flat[:, None] + np.arange(h + rollout) * spec.block
-        window = latents[index].unflatten(0, at.shape)
-        actions = torch.from_numpy(gather_actions(frames.controls, flat, h - 1 + rollout, spec)).to(nets.device)
-        signals = nets.standardise(frames.signals[index[:, h:]])
-        picture = rng.integers(len(latents), size=16)
+        shape = (members, config.dynamics_batch)
+        at, views = rng.choice(windows, shape).ravel(), rng.integers(frames.views, size=math.prod(shape))
+        index = at[:, None] + np.arange(h + rollout) * spec.block
+        window = latents[views[:, None], index].unflatten(0, shape)
+        actions = torch.from_numpy(frames.actions(at, h - 1 + rollout, spec, views)).unflatten(0, shape)
+        signals = nets.standardise(frames.measured(index[:, h:], views)).unflatten(0, shape)
+        picture = rng.integers(len(frames.observations), size=4)
         images = _to_tensor(frames.observations[picture], nets.device)
-        loss = objective(
-            window, actions.unflatten(0, at.shape), signals.unflatten(0, at.shape), latents[picture], images
-        )
+        loss = objective(window, actions.to(nets.device), signals, latents[0, picture], images)
         _descend(fabric, optimiser, schedule, loss)
         if (step + 1) % 50 == 0:
             bar.set_postfix(loss=f"{float(loss):.4f}")
@@ -411,8 +413,14 @@ def encode_all(nets: WorldModelNets, observations: npt.NDArray[np.uint8], batch:
         return torch.cat([nets.encode(observations[i : i + batch]) for i in range(0, len(observations), batch)])
 
 
+def encode_views(nets: WorldModelNets, frames: Frames) -> Tensor:
+    """Latents of shape (V, F, D) of all frames in all views, without gradients."""
+    views = [encode_all(nets, symmetry.images(frames.observations)) for symmetry in frames.symmetries]
+    return torch.stack(views or [encode_all(nets, frames.observations)])
+
+
 def _to_tensor(images: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
-    pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
     return (pixels.float() / 255).contiguous(memory_format=torch.channels_last)
 
 

@@ -45,7 +45,10 @@ def run(args: argparse.Namespace) -> int:
 
 def store_meta(name: str) -> dict[str, Any]:
     """What a store of a task's episodes says of all of them."""
-    return {"task": name, "action": task(name).action.to_dict()}
+    meta: dict[str, Any] = {"task": name, "action": task(name).action.to_dict()}
+    if task(name).symmetries:
+        meta["symmetries"] = [symmetry.to_dict() for symmetry in task(name).symmetries]
+    return meta
 
 
 def record(world: World, controls: Controls, steps: int, meta: dict[str, Any]) -> Episode:

@@ -16,7 +16,7 @@ def frames() -> Frames:
 
 def test_goals_lie_ahead_in_the_same_episode():
     present = np.repeat([0, 4, 8, 10, 14], 200)
-    goals, _ = hindsight(frames(), present, 4, np.random.default_rng(0))
+    goals, _ = hindsight(frames(), present, np.zeros_like(present), 4, np.random.default_rng(0))
     ahead = goals[:, 0] - present
     assert ahead.min() == 1
     assert ahead.max() == 4
@@ -25,7 +25,7 @@ def test_goals_lie_ahead_in_the_same_episode():
 
 
 def test_entities_are_asked_for_as_a_whole_and_sometimes_not_at_all():
-    _, mask = hindsight(frames(), np.zeros(4000, np.int64), 4, np.random.default_rng(0))
+    _, mask = hindsight(frames(), np.zeros(4000, np.int64), np.zeros(4000, np.int64), 4, np.random.default_rng(0))
     assert (mask[:, 0] == mask[:, 1]).all()
     free = (mask.sum(1) == 0).mean()
     assert 0.25 < free < 0.25 + 0.75 * 0.35**2 + 0.03
