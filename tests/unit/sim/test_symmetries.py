@@ -11,8 +11,8 @@ from worldpilot.types import Symmetry
 
 SYMMETRIES = task("push_t").symmetries
 START = np.array([0.03, -0.05, 0.7])  # block
-PUSHER = np.array([-0.06, -0.16])
-CONTROLS = np.array([[0.1, 0.15]] * 9, np.float32)
+PUSHER = np.array([-0.02, -0.19])
+CONTROLS = np.array([[0.1, 0.15]] * 7, np.float32)
 NAMES = signal_names(sorted(PushT(render_images=False).signals()))
 
 
@@ -51,10 +51,10 @@ def test_push_t_goes_on_alike_in_every_view(symmetry: Symmetry, original: tuple[
     block = np.array([there["block_x"], there["block_y"], np.arctan2(there["block_yaw_sin"], there["block_yaw_cos"])])
     pusher = np.array([there["pusher_x"], there["pusher_y"]])
     first, last, signals = play(block, pusher, CONTROLS @ np.array(symmetry.controls, np.float32).T)
-    start_xy = [NAMES.index("block_x"), NAMES.index("block_y")]
-    assert np.abs(original[2][start_xy] - START[:2]).max() > 0.02  # the push did push
+    turned = np.abs(original[2][NAMES.index("block_yaw_sin")] - np.sin(START[2]))
+    assert turned > 0.05  # the push did push
     # The solver takes contacts in an order that depends on where they lie: millimetres a model step.
-    np.testing.assert_allclose(signals, symmetry.matrix(NAMES) @ original[2], atol=0.03)
+    np.testing.assert_allclose(signals, symmetry.matrix(NAMES) @ original[2], atol=0.015)
     for seen, was in ((first, original[0]), (last, original[1])):
         difference = np.abs(seen.astype(int) - symmetry.images(was).astype(int)).max(-1)
         assert (difference > 60).mean() < 0.02  # edges and shading; the light stays where it is
