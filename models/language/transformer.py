@@ -56,8 +56,7 @@ class LlamaConfig:
         sizes = (self.vocab_size, self.hidden_size, self.layers, self.heads, self.kv_heads, self.intermediate_size)
         if min(*sizes, self.context) < 1 or self.heads % self.kv_heads or self.head_dim < 2 or self.head_dim % 2:
             raise InvalidInput(
-                "language model: sizes must be at least 1, heads a multiple of kv_heads and head_dim even, "
-                f"got {self}"
+                f"language model: sizes must be at least 1, heads a multiple of kv_heads and head_dim even, got {self}"
             )
 
 
@@ -87,7 +86,7 @@ class KVCache:
     def gather(self, slots: Sequence[int]) -> None:
         """Keep these slots, in this order: after a tree, the path that was accepted."""
         index = torch.tensor(slots, dtype=torch.int64)
-        if len(index) and not (0 <= int(index.min()) and int(index.max()) < self.length):
+        if len(index) and (int(index.min()) < 0 or int(index.max()) >= self.length):
             raise InvalidInput(f"key-value cache: slots must be within 0..{self.length - 1}, got {list(slots)}")
         moved = (index != torch.arange(len(index))).nonzero()
         if len(moved):
@@ -148,9 +147,13 @@ class Llama(nn.Module):
         self.head = nn.Linear(config.hidden_size, width, bias=False, dtype=dtype, device=device)
         if config.tied_embeddings:
             self.head.weight = self.embedding.weight
+        self.set_constants(device, head_tokens)
+
+    def set_constants(self, device: torch.device | str, head_tokens: Sequence[int] | None) -> None:
+        """Make the buffers, which no file holds, on a device."""
         tokens = None if head_tokens is None else torch.tensor(head_tokens, dtype=torch.int64, device=device)
         self.register_buffer("head_tokens", tokens, persistent=False)
-        frequencies = rotary_frequencies(config, wide).to(device)
+        frequencies = rotary_frequencies(self.config, _at_least_float32(self.dtype)).to(device)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     @property
