@@ -8,17 +8,27 @@ from types import ModuleType
 import pytest
 
 
-@pytest.fixture(scope="session")
-def tiny_artifact_builder() -> ModuleType:
-    """The module tests/support/tiny_artifact.py: `build(folder, seed=0)` and the graphs one by one."""
-    path = Path(__file__).parent / "support" / "tiny_artifact.py"
-    spec = importlib.util.spec_from_file_location("tiny_artifact", path)
+def support(name: str) -> ModuleType:
+    """A module of tests/support."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "support" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["tiny_artifact"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def tiny_language() -> ModuleType:
+    """The module tests/support/tiny_language.py: models and a grammar over a handful of tokens."""
+    return support("tiny_language")
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact_builder() -> ModuleType:
+    """The module tests/support/tiny_artifact.py: `build(folder, seed=0)` and the graphs one by one."""
+    return support("tiny_artifact")
 
 
 @pytest.fixture(scope="session")
