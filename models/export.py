@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
+from onnx import ModelProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from worldpilot.errors import ArtifactError
@@ -20,6 +22,7 @@ from worldpilot.models.world_model import train as world_model
 from worldpilot.models.world_model.train import WorldModelNets
 from worldpilot.types import ActionSpec
 
+OPSET = 18
 TOLERANCE = 1e-3  # largest difference between a graph and torch, in latents, signals and actions
 UNITS = {"yaw": "rad", "sin": "1", "cos": "1"}  # by the last word of a signal's name; metres otherwise
 
@@ -44,7 +47,27 @@ class _Predict(nn.Module):
         self.register_buffer("high", torch.from_numpy(spec.action_high))
 
     def forward(self, latents: Tensor, actions: Tensor) -> Tensor:
-        return self.predictor(latents, (actions - self.low) / (self.high - self.low) * 2 - 1)
+        return self.predictor(latents, self.normalise(actions))
+
+    def normalise(self, actions: Tensor) -> Tensor:
+        return (actions - self.low) / (self.high - self.low) * 2 - 1
+
+
+class _PredictStep(nn.Module):
+    """One step of `_Predict`: the body of its loop."""
+
+    def __init__(self, predict: _Predict) -> None:
+        super().__init__()
+        self.predict = predict
+
+    def forward(self, latents: Tensor, past: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Each member's latents (E, B, h, D), past actions (B, h-1, A) and the action (B, A) now, to the two for the
+        step after and what each member predicts, (E, B, D)."""
+        actions = torch.cat([past, action.unsqueeze(1)], 1)
+        members = self.predict.predictor.members
+        spread = self.predict.normalise(actions).unsqueeze(0).expand(members, *actions.shape)
+        predicted = self.predict.predictor.step(latents, spread)
+        return torch.cat([latents[:, :, 1:], predicted.unsqueeze(2)], 2), actions[:, 1:], predicted
 
 
 class _Read(nn.Module):
@@ -115,19 +138,14 @@ def export(
     if nets.names:
         graphs["readout"] = (_Read(nets), {"latents": latents[:, 0]}, "signals")
     for name, (module, inputs, output) in graphs.items():
-        program = torch.onnx.export(
-            module.eval(),
-            tuple(inputs.values()),
-            input_names=list(inputs),
-            output_names=[output],
-            dynamic_shapes=tuple({0: batch} for _ in inputs),
-            opset_version=18,
-            dynamo=True,
-            verbose=False,
-        )
-        assert program is not None
-        program.save(out / f"{name}.onnx", external_data=False)
-        _check_parity(out / f"{name}.onnx", module, inputs)
+        if isinstance(module, _Predict):
+            graph = _any_horizon(module.eval(), latents, actions, batch)
+            checked = [{**inputs, "actions": actions[:, :h]}, {**inputs, "actions": actions.repeat(1, 2, 1)}, inputs]
+        else:
+            graph, checked = _trace(module.eval(), inputs, [output], tuple({0: batch} for _ in inputs)), [inputs]
+        onnx.save(graph, out / f"{name}.onnx")
+        for example in checked:
+            _check_parity(out / f"{name}.onnx", module, example)
     r2 = metrics["r2"]
     manifest = {
         "task": task,
@@ -158,6 +176,72 @@ def export(
     written = write_manifest(out, manifest)
     Artifact.load(out)
     return written
+
+
+def _trace(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], shapes: tuple[Any, ...]) -> ModelProto:
+    program = torch.onnx.export(
+        module,
+        tuple(inputs.values()),
+        input_names=list(inputs),
+        output_names=list(outputs),
+        dynamic_shapes=shapes,
+        opset_version=OPSET,
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    return program.model_proto
+
+
+def _any_horizon(predict: _Predict, latents: Tensor, actions: Tensor, batch: Any) -> ModelProto:
+    """`predict` for any number of steps: one step, traced, is the body of a Scan over the actions.
+
+    A loop in Python would be unrolled when it is traced, and the graph have one horizon for ever.
+    """
+    h, members = predict.predictor.history, predict.predictor.members
+    first = {
+        "z": latents.unsqueeze(0).repeat(members, 1, 1, 1),
+        "past": actions[:, : h - 1],
+        "action": actions[:, h - 1],
+    }
+    step = _trace(
+        _PredictStep(predict), first, ["next_z", "next_past", "following"], ({1: batch}, {0: batch}, {0: batch})
+    )
+    body = step.graph
+    constants = {
+        "before": np.array([0]), "now": np.array([h - 1]), "end": np.array([np.iinfo(np.int64).max]),
+        "time": np.array([1]), "front": np.array([0]), "copies": np.array([members, 1, 1, 1]),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Unsqueeze", ["latents", "front"], ["one"]),
+        helper.make_node("Tile", ["one", "copies"], ["each"]),
+        helper.make_node("Slice", ["actions", "before", "now", "time"], ["past_actions"]),
+        helper.make_node("Slice", ["actions", "now", "end", "time"], ["future_actions"]),
+        helper.make_node(
+            "Scan",
+            ["each", "past_actions", "future_actions"],
+            ["last_z", "last_past", "predicted"],
+            body=body,
+            num_scan_inputs=1,
+            scan_input_axes=[1],
+            scan_output_axes=[2],
+        ),
+    ]
+    kind, d, a = onnx.TensorProto.FLOAT, latents.shape[2], actions.shape[2]
+    graph = helper.make_graph(
+        nodes,
+        "predictor",
+        [
+            helper.make_tensor_value_info("latents", kind, ["batch", h, d]),
+            helper.make_tensor_value_info("actions", kind, ["batch", "steps", a]),
+        ],
+        [helper.make_tensor_value_info("predicted", kind, [members, "batch", "horizon", d])],
+        [numpy_helper.from_array(value.astype(np.int64), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=step.opset_import, functions=step.functions)
+    model.ir_version = step.ir_version
+    onnx.checker.check_model(model, full_check=True)
+    return model
 
 
 def _signals(names: Sequence[str], r2: dict[str, float], units: dict[str, str]) -> list[dict[str, Any]]:
