@@ -44,14 +44,12 @@ class PredictionTracker:
         self._model, self._horizon = model, horizon
         self._scales = thresholds.scales if thresholds is not None else None
         self._h, self._block = model.spec.history, model.spec.action.block
-        self._dt = model.spec.action.control_dt
         self._buffer = HistoryBuffer(model.spec.action, depth=self._h - 1 + (horizon or 1))
         self.reset()
 
     def reset(self) -> None:
         """Forget the past: a new episode begins."""
         self._buffer.clear()
-        self._stamp = math.nan
         self.predicted: FloatArray | None = None  # (D,), what was expected of the newest latent; None if nothing was
 
     def history(self) -> History:
@@ -66,10 +64,7 @@ class PredictionTracker:
             latent: of shape (D,).
             previous_control: of shape (U,), in force since the last observation.
         """
-        if not 0.5 < (stamp - self._stamp) / self._dt < 1.5:
-            self._buffer.clear()
-        self._stamp = stamp
-        self._buffer.push(latent, previous_control)
+        self._buffer.push(latent, previous_control, stamp)
         one_step = self._predict(1)
         if one_step is None:
             self.predicted = None

@@ -1,5 +1,6 @@
 """From a stream at the control rate to the history a model conditions on."""
 
+import math
 from collections import deque
 
 import numpy as np
@@ -23,15 +24,28 @@ class HistoryBuffer:
         self._spec = spec
         self._latents: deque[FloatArray] = deque(maxlen=depth * spec.block + 1)
         self._controls: deque[FloatArray] = deque(maxlen=depth * spec.block)
+        self._stamp = math.nan
 
     def __len__(self) -> int:
         """How many latents have been seen, up to what is kept."""
         return len(self._latents)
 
-    def push(self, latent: FloatArray, previous_control: FloatArray) -> None:
-        """Add the newest latent, of shape (D,), and the control in force since the one before, of shape (U,)."""
+    def push(self, latent: FloatArray, previous_control: FloatArray, stamp: float | None = None) -> None:
+        """Add the newest latent, of shape (D,), and the control in force since the one before, of shape (U,).
+
+        Args:
+            stamp: of the observation [s]. One that is not about one control step after the last starts over: what lies
+                before an interruption is no history of what comes. None: the caller sees to that.
+
+        Raises:
+            InvalidInput: a latent or control that is not finite; nothing was added.
+        """
         if not np.isfinite(latent).all() or not np.isfinite(previous_control).all():
             raise InvalidInput("history: latent and control must be finite; drop this observation and hold")
+        if stamp is not None:
+            if not 0.5 < (stamp - self._stamp) / self._spec.control_dt < 1.5:
+                self.clear()
+            self._stamp = stamp
         if self._latents:
             self._controls.append(np.asarray(previous_control, np.float32))
         self._latents.append(np.asarray(latent, np.float32))
@@ -40,6 +54,7 @@ class HistoryBuffer:
         """Forget everything: the stream was interrupted."""
         self._latents.clear()
         self._controls.clear()
+        self._stamp = math.nan
 
     def history(self, steps: int, before: int = 0) -> History:
         """The last `steps` latents, one model step apart, ending `before` control steps ago."""

@@ -49,7 +49,7 @@ class ActionPriorNode(PilotNode):
         self._worker.submit(_Seen(convert.seconds(message.header.stamp), latent, self._driver(), self._target))
 
     def _propose(self, seen: _Seen) -> FloatArray:
-        self._history.push(seen.latent, seen.previous_control)
+        self._history.push(seen.latent, seen.previous_control, seen.stamp)
         return self._prior.propose(self._history.history(self._spec.history), self._count, self._rng, seen.target)
 
     def _tell(self, seen: _Seen, actions: FloatArray) -> None:
