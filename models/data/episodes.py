@@ -75,6 +75,17 @@ class Episode:
                 at = int(np.argwhere(~np.isfinite(values))[0, 0])
                 raise InvalidInput(f"{name}: {what} is not finite at step {at}; leave this episode out")
 
+    @staticmethod
+    def stack(
+        observations: Sequence[npt.NDArray[Any]],
+        controls: Sequence[FloatArray],
+        signals: Sequence[Mapping[str, float]],
+        meta: Mapping[str, Any],
+    ) -> "Episode":
+        """From what was seen, done and measured, step by step: T+1 observations and signals, T controls."""
+        columns = {name: np.array([values[name] for values in signals], np.float32) for name in signals[0]}
+        return Episode(np.stack(observations), np.stack(controls), columns, meta)
+
     def __len__(self) -> int:
         """T, the number of controls."""
         return len(self.controls)

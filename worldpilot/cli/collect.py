@@ -60,12 +60,7 @@ def record(world: World, controls: Controls, steps: int, meta: dict[str, Any]) -
         world.drive(applied[-1])
         observations.append(world.observe().data)
         signals.append(world.signals())
-    return Episode(
-        observations=np.stack(observations),
-        controls=np.stack(applied),
-        signals={name: np.array([s[name] for s in signals], np.float32) for name in signals[0]},
-        meta={**meta, **world.outcome()},
-    )
+    return Episode.stack(observations, applied, signals, {**meta, **world.outcome()})
 
 
 def behave(

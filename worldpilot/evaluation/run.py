@@ -123,6 +123,4 @@ def _run(
     if record is None:
         return None
     images.append(world.observe().data)
-    columns = {key: np.array([s[key] for s in signals], np.float32) for key in signals[0]}
-    meta = {"seed": case.seed, "behaviour": name, **world.outcome()}
-    return Episode(np.stack(images), np.stack(applied), columns, meta)
+    return Episode.stack(images, applied, signals, {"seed": case.seed, "behaviour": name, **world.outcome()})
