@@ -1,7 +1,7 @@
 """The Push-T graph for `ros2 launch worldpilot_bringup push_t.launch.py`, made from graph.yaml.
 
 On a robot: `sim:=false image_topic:=/camera/image_raw command_topic:=/servo/delta_twist_cmds`.
-`autostart:=false` leaves configuring and activating to `ros2 lifecycle set`.
+`autostart:=false` leaves configuring and activating to `ros2 lifecycle set`. `reasoning:=true` adds the language model.
 """
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
@@ -37,7 +37,12 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(f"{name}_topic", default_value=name, description=f"topic of {name}")
             for name in topics
         ),
-        *(DeclareLaunchArgument(name, default_value="true", description=f"run {name}") for name in graph.nodes),
+        *(
+            DeclareLaunchArgument(
+                node.name, default_value="false" if node.optional else "true", description=f"run {node.name}"
+            )
+            for node in graph.nodes.values()
+        ),
     ]
     nodes = [
         LifecycleNode(

@@ -130,6 +130,11 @@ class Mpc:
         self._population: Rollouts | None = None  # the last one scored
 
     @property
+    def has_goal_image(self) -> bool:
+        """Whether a reward may read one."""
+        return self._context.goal_latent is not None
+
+    @property
     def reward(self) -> RewardInForce | None:
         """The reward of the next tick."""
         with self._lock:

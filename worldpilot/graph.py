@@ -38,6 +38,7 @@ class NodeSpec:
     subscribes: tuple[str, ...] = ()
     services: Mapping[str, str] | None = None
     actions: Mapping[str, str] | None = None
+    optional: bool = False  # runs only where it is asked for
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ class Supervisor:
         graph: what to run.
         task: whose `config/<task>.yaml` holds the parameters.
         without: nodes not to run.
+        also: optional nodes to run.
         settings: node -> parameter -> value, stronger than the file; the node "*" stands for all.
         remap: topic -> the name it is known by outside.
         echo: called with each line of a node's log.
@@ -71,6 +72,7 @@ class Supervisor:
         *,
         task: str,
         without: Collection[str] = (),
+        also: Collection[str] = (),
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         remap: Mapping[str, str] | None = None,
         echo: Echo = print_line,
@@ -78,7 +80,7 @@ class Supervisor:
         domain_id: int | None = None,
     ) -> None:
         self._settings = {name: dict(values) for name, values in (settings or {}).items()}
-        for name in {*without, *self._settings} - {"*"}:
+        for name in {*without, *also, *self._settings} - {"*"}:
             if name not in graph.nodes:
                 raise UnknownName("node", name, graph.nodes)
         for topic in remap or {}:
@@ -86,7 +88,11 @@ class Supervisor:
                 raise UnknownName("topic", topic, graph.topics)
         self._remap, self._echo, self._task = dict(remap or {}), echo, task
         self._parameters = graph.parameters(task)
-        self._nodes = {name: node for name, node in graph.nodes.items() if name not in without}
+        self._nodes = {
+            name: node
+            for name, node in graph.nodes.items()
+            if name not in without and (name in also or not node.optional)
+        }
         self._environment = {**graph.environment, **ros_environment(workspace)}
         self._environment["WORLDPILOT_SUPERVISOR_PID"] = str(os.getpid())
         if domain_id is not None:

@@ -19,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--graph", type=Path, help="graph.yaml (default: the installed one, else this checkout's)")
     parser.add_argument("--set", action="append", default=[], metavar="NODE.PARAM=VALUE", help="set a parameter")
     parser.add_argument("--no", action="append", default=[], metavar="NODE", help="leave a node out, as sim on a robot")
+    parser.add_argument(
+        "--with", action="append", default=[], dest="also", metavar="NODE", help="add an optional node, as reasoning"
+    )
     parser.add_argument("--remap", action="append", default=[], metavar="TOPIC:=NAME", help="rename a topic")
 
 
@@ -27,7 +30,9 @@ def run(args: argparse.Namespace) -> int:
     graph = graphs.load(args.graph)
     if args.artifact:
         settings.setdefault("*", {})["artifact"] = str(args.artifact.resolve())
-    supervisor = Supervisor(graph, task=args.task, without=args.no, settings=settings, remap=parse_remaps(args.remap))
+    supervisor = Supervisor(
+        graph, task=args.task, without=args.no, also=args.also, settings=settings, remap=parse_remaps(args.remap)
+    )
     asked_to_end = threading.Event()
     for sig in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sig, lambda *_: asked_to_end.set())

@@ -1,6 +1,6 @@
 from setuptools import setup
 
-NODES = ("sim", "world_model", "action_prior", "mpc", "uncertainty_monitor", "recorder")
+NODES = ("sim", "world_model", "action_prior", "mpc", "uncertainty_monitor", "reasoning", "recorder")
 
 setup(
     name="worldpilot_nodes",

@@ -215,8 +215,10 @@ def test_goals_move_without_changing_the_kind_of_reward(point: WorldModel) -> No
 
 def test_a_goal_latent_is_kept_for_rewards_to_come(point: WorldModel) -> None:
     mpc = controller(point, pose(0.2, 0.0))
+    assert not mpc.has_goal_image
     result = mpc.set_goal_latent(np.array([0.0, -0.15], np.float32))
     assert result.accepted
+    assert mpc.has_goal_image
     assert "goal image" in result.message
     assert mpc.swap('{"terms": [{"plugin": "goal_latent"}]}').accepted
     position, _ = drive(mpc, np.zeros(2, np.float32), 20)

@@ -157,6 +157,19 @@ def alert_message(alert: Alert, stamp: float) -> AlertMsg:
     )
 
 
+def alert(message: AlertMsg) -> Alert:
+    """An alert, its stamp that of the message."""
+    return Alert(
+        seconds(message.header.stamp),
+        alert_level(message),
+        message.channel,
+        message.score,
+        message.threshold,
+        seconds(message.since),
+        message.message,
+    )
+
+
 def alert_level(message: AlertMsg) -> AlertLevel:
     """The level of an alert."""
     try:

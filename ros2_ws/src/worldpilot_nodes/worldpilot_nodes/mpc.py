@@ -243,6 +243,7 @@ class MpcNode(PilotNode):
         active = self._mpc.reward
         response.names = sorted(registry.available())
         response.schema_json = json.dumps(registry.schema())
+        response.has_goal_image = self._mpc.has_goal_image
         response.active_json = json.dumps(registry.to_dict(active.spec)) if active else ""
         return response
 
