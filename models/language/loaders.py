@@ -18,7 +18,7 @@ from torch import Tensor
 
 from worldpilot.errors import ArtifactError, InvalidInput, NotReady, UnknownName
 from worldpilot.models.language.tokenizer import Tokenizer, read_json
-from worldpilot.models.language.transformer import Llama, Llama3Scaling, LlamaConfig
+from worldpilot.models.language.transformer import Llama, Llama3Scaling, LlamaConfig, PackedLinear
 
 DTYPES = {
     "float32": torch.float32,
@@ -31,13 +31,16 @@ ZOO = Path(__file__).resolve().parents[1] / "zoo"
 NAMES = ("smollm2", "draft")
 
 
-def load(source: str | Path = "smollm2", dtype: str = "float32", device: str = "cpu") -> tuple[Llama, Tokenizer]:
+def load(
+    source: str | Path = "smollm2", dtype: str = "float32", device: str = "cpu", *, pack: bool = True
+) -> tuple[Llama, Tokenizer]:
     """A model and its tokenizer.
 
     Args:
         source: a .gguf file, a folder with config.json, *.safetensors and tokenizer.json, or one of `NAMES`.
         dtype: of weights and cache, one of `DTYPES`.
         device: as torch names it.
+        pack: lay the weights out for running only (`Llama.pack`); False: the model can be trained and saved.
 
     Raises:
         NotReady: the package a named model comes in is not installed.
@@ -46,12 +49,14 @@ def load(source: str | Path = "smollm2", dtype: str = "float32", device: str = "
         InvalidInput: no such file or device.
     """
     weights = _open(source)
-    return _build(weights, dtype, device), weights.tokenizer()
+    return _build(weights, dtype, device, pack), weights.tokenizer()
 
 
-def load_model(source: str | Path = "smollm2", dtype: str = "float32", device: str = "cpu") -> Llama:
+def load_model(
+    source: str | Path = "smollm2", dtype: str = "float32", device: str = "cpu", *, pack: bool = True
+) -> Llama:
     """The model without its tokenizer; as `load`."""
-    return _build(_open(source), dtype, device)
+    return _build(_open(source), dtype, device, pack)
 
 
 def load_tokenizer(source: str | Path = "smollm2") -> Tokenizer:
@@ -85,10 +90,12 @@ def save(model: Llama, tokenizer: Tokenizer, folder: Path) -> None:
     """Write a model as `load` and `transformers` read it: config.json, model.safetensors, tokenizer.json.
 
     Raises:
-        InvalidInput: a model with an output over a part of the vocabulary: no other program could read it.
+        InvalidInput: the model is packed, or has an output over a part of the vocabulary: no other program reads it.
     """
     if model.head_tokens is not None:
         raise InvalidInput("a draft with an output over a part of the vocabulary has no form that others read")
+    if any(isinstance(module, PackedLinear) for module in model.modules()):
+        raise InvalidInput("the model's weights are packed for running; load it with pack=False to save it")
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: t.contiguous() for name, t in _split(model)}, folder / "model.safetensors", {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(_to_transformers(model, tokenizer), indent=2))
@@ -393,7 +400,7 @@ def _split(model: Llama) -> Iterator[tuple[str, Tensor]]:
 
 
 @torch.no_grad()
-def _build(weights: _Weights, dtype: str, device: str) -> Llama:
+def _build(weights: _Weights, dtype: str, device: str, pack: bool) -> Llama:
     if dtype not in DTYPES:
         raise UnknownName("dtype", dtype, DTYPES)
     try:
@@ -416,7 +423,8 @@ def _build(weights: _Weights, dtype: str, device: str) -> Llama:
     if weights.config.tied_embeddings:
         model.head.weight = model.embedding.weight
     model.set_constants(device, head_tokens)
-    return model.requires_grad_(False).eval()
+    model.requires_grad_(False).eval()
+    return model.pack() if pack else model
 
 
 def _find(entries: Mapping[str, Any], name: str, path: Path) -> Any:

