@@ -1,0 +1,551 @@
+"""Training pairs for the language model: scenes, instructions about them, and what they ask for; seeded.
+
+Phrases are small grammars: "(push|move) {b} to {p}( now|)" is one of eight texts once {b} and {p} are filled. A kind of
+request is a list of such templates and a function that draws what fills them and what they then mean. The evaluation
+set, held_out.jsonl, is written by hand with other templates and other words; a test compares.
+"""
+
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from worldpilot.reasoning import phrases as words
+from worldpilot.reasoning.scene import LAYOUTS, PICTURE_VIEW, ROBOT_VIEW, Body, Scene, Signal
+from worldpilot.reasoning.schema import EDGES, PLACES, REGIONS
+from worldpilot.types import RewardSpec
+
+VALIDATION = 10  # one in so many templates is kept from training
+_PLUGINS = frozenset({"goal_latent", "goal_pose", "tolerance", "smoothness", "expression"})
+_ALTERNATIVES = re.compile(r"\(([^()]*)\)")
+
+Rng = np.random.Generator
+Goal = str | dict[str, str]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An instruction and its meaning."""
+
+    instruction: str
+    scene: Scene
+    intent: Mapping[str, Any]
+    template: str  # what it was made from; those of the validation split are `held(template)`
+
+
+@dataclass(frozen=True)
+class Said:
+    """A part of an instruction: what was said and what it means."""
+
+    text: str
+    template: str
+    goals: tuple[Goal, ...]
+    about: str = ""  # the body, if it can be called "it" afterwards
+
+
+Maker = Callable[[Rng, Scene], Said | None]  # None: this scene does not offer it
+
+
+def pairs(seed: int, validation: bool = False) -> Iterator[Pair]:
+    """Endless pairs, of the templates that are kept from training or of the others."""
+    rng = np.random.default_rng([seed, int(validation)])
+    while True:
+        scene = draw_scene(rng)
+        pair = _pair(rng, scene)
+        if pair is not None and held(pair.template) == validation:
+            yield replace(pair, instruction=_dress(rng, pair.instruction))
+
+
+def held(template: str) -> bool:
+    """Whether a template belongs to the validation split."""
+    return any(zlib.crc32(part.encode()) % VALIDATION == 0 for part in template.split(" + "))
+
+
+def draw_scene(rng: Rng) -> Scene:
+    """A scene of the zoo, or one that nobody has built: other names, more bodies, other signals."""
+    task = str(rng.choice(["push_t", "push_cube", "other"], p=[0.35, 0.35, 0.3]))
+    view = LAYOUTS[task].view if task in LAYOUTS else (PICTURE_VIEW if rng.random() < 0.5 else ROBOT_VIEW)
+    if task == "push_t":
+        bodies = {"block": "x y yaw", "pusher": "x y"}
+    elif task == "push_cube":
+        bodies = {"cube": "x y yaw", "gripper": "x y z"}
+    else:
+        names = rng.permutation(words.OBJECTS)[: rng.integers(0, 3)]
+        bodies = {str(name): "x y yaw" if rng.random() < 0.6 else "x y" for name in names}
+        if not bodies or rng.random() < 0.8:
+            bodies[str(rng.choice(words.ROBOTS))] = "x y z" if rng.random() < 0.5 else "x y"
+    signals = [
+        Signal(f"{body}_{axis}", "rad" if axis == "yaw" else "m", 0.05, *((None, None) if axis == "yaw" else (-1, 1)))
+        for body, axes in bodies.items()
+        for axis in axes.split()
+    ]
+    if task == "other" and rng.random() < 0.6:
+        more = rng.permutation(list(words.SIGNALS))[: rng.integers(1, 4)]
+        signals += [Signal(str(name), words.SIGNALS[str(name)], 0.0, -1, 1) for name in more]
+    return Scene(
+        task=task,
+        signals=tuple(signals),
+        plugins=_PLUGINS,
+        view=view,
+        max_speed=0.35,
+        has_goal=bool(rng.random() < 0.3),
+        reward=RewardSpec((), "something"),
+    )
+
+
+# --- an instruction ----------------------------------------------------------------------------------------------
+
+
+def _pair(rng: Rng, scene: Scene) -> Pair | None:
+    """An instruction and its meaning in a scene; None if what was drawn does not fit it."""
+    kind = str(rng.choice(list(_SHARES), p=np.array(list(_SHARES.values())) / sum(_SHARES.values())))
+    if kind in ("refuse", "answer"):
+        return _closed(rng, scene, kind)
+    if kind == "pace":
+        pace = str(rng.choice(list(words.PACE_ALONE)))
+        text, template = _choose(rng, words.PACE_ALONE[pace], f"pace {pace}")
+        return Pair(text, scene, {"goals": ["current"], "pace": pace}, template)
+    if kind == "both":
+        return _both(rng, scene)
+    said = _goal(rng, scene, kind)
+    if said is None:
+        return None
+    if kind in _MOTIONS and rng.random() < 0.35:
+        return _in_a_manner(rng, scene, said)
+    return Pair(said.text, scene, {"goals": list(said.goals)}, said.template)
+
+
+def _closed(rng: Rng, scene: Scene, kind: str) -> Pair | None:
+    """A refusal or a question."""
+    table = words.QUESTIONS if kind == "answer" else words.REFUSALS
+    label = str(rng.choice(list(table), p=[0.25, 0.24, 0.2, 0.18, 0.13] if kind == "refuse" else None))
+    if kind == "refuse" and label in ("object", "ability", "sensor") and rng.random() < 0.5:
+        said = {"object": _absent, "ability": _impossible, "sensor": _unsensed}[label](rng, scene)
+        return said and Pair(said.text, scene, {kind: label}, said.template)
+    text, template = _choose(rng, table[label], f"{kind} {label}", c=_condition(rng), **_names(rng, scene))
+    if text == "gibberish":
+        text = " ".join("".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), rng.integers(2, 9))) for _ in range(3))
+    return Pair(text, scene, {kind: label}, template)
+
+
+def _in_a_manner(rng: Rng, scene: Scene, said: Said) -> Pair:
+    """A motion, and how."""
+    pace = str(rng.choice(list(words.MANNERS)))
+    text, template = _choose(rng, words.MANNER, "manner", m=_pick(rng, words.MANNERS[pace]), g=said.text)
+    return Pair(text, scene, {"goals": list(said.goals), "pace": pace}, f"{said.template} + {template}")
+
+
+def _both(rng: Rng, scene: Scene) -> Pair | None:
+    """Two goals, or the present one under a condition."""
+    if rng.random() < 0.35:
+        second = _goal(rng, scene, str(rng.choice(_CONDITIONS)))
+        if second is None or "current" in second.goals:
+            return None
+        pace = str(rng.choice([*words.PACE_ALONE, ""]))
+        first = _choose(rng, words.PACE_ALONE[pace] if pace else words.CARRY_ON, f"pace {pace}")
+        text, template = _choose(rng, words.BUT, "but", a=first[0], b=second.text)
+        intent = {"goals": ["current", *second.goals], **({"pace": pace} if pace else {})}
+        return Pair(text, scene, intent, f"{first[1]} + {second.template} + {template}")
+    first = _goal(rng, scene, str(rng.choice(_MOTIONS)))
+    if first is None:
+        return None
+    if first.about and rng.random() < 0.5:
+        second = _goal(rng, replace(scene, has_goal=False), str(rng.choice(["shift", "turn", "angle", "place"])), "it")
+        axes = [_axes(scene, goal) for said in (first, second) if said for goal in said.goals]
+        if second is None or second.about != first.about or len(axes) != 2 or axes[0] & axes[1]:
+            return None
+    else:
+        second = _goal(rng, scene, str(rng.choice(_CONDITIONS)))
+    if second is None or set(map(str, second.goals)) & set(map(str, first.goals)):
+        return None
+    goals = [*first.goals, *(goal for goal in second.goals if goal != "current")]
+    text, template = _choose(rng, words.AND, "and", a=first.text, b=second.text)
+    intent: dict[str, Any] = {"goals": goals}
+    if rng.random() < 0.2:
+        pace = str(rng.choice(list(words.MANNERS)))
+        text += f" {_pick(rng, words.MANNERS[pace])}"
+        intent["pace"] = pace
+    return Pair(text, scene, intent, f"{first.template} + {second.template} + {template}")
+
+
+def _axes(scene: Scene, goal: Goal) -> frozenset[str]:
+    """Which coordinates a goal of a body is about: two about the same would contradict each other."""
+    match goal:
+        case {"place": _, "at": at}:
+            edge = at in EDGES
+            return frozenset({scene.view.ways[at.split()[0]][0]}) if edge else frozenset({"x", "y"})
+        case {"shift": _, "way": way}:
+            return frozenset({scene.view.ways[way][0]})
+    return frozenset({"yaw"})
+
+
+# --- kinds of goals ----------------------------------------------------------------------------------------------
+
+
+def _goal(rng: Rng, scene: Scene, kind: str, called: str = "") -> Said | None:
+    """A goal of a kind; `called`: what its body is called."""
+    if kind in _BODILESS:
+        return _bodiless(rng, scene, kind)
+    body = _body(rng, scene, kind)
+    if body is None:
+        return None
+    about = "" if body.robot else body.name
+    slots = {"b": called or _call(rng, scene, body)}
+    goal: Goal
+    match kind:
+        case "place":
+            at = str(rng.choice(PLACES))
+            slots["p"] = _pick(rng, words.PLACES[at])
+            goal = {"place": body.name, "at": at}
+            if body.robot and not called and rng.random() < 0.4:
+                kind = "go"
+        case "coordinates":
+            slots["p"], at = _coordinates(rng)
+            goal = {"place": body.name, "at": at}
+        case "reach":
+            others = [other for other in scene.bodies.values() if other.planar and other.name != body.name]
+            if not others:
+                return None
+            other = others[rng.integers(len(others))]
+            slots["o"] = _call(rng, scene, other)
+            goal = {"place": body.name, "at": other.name}
+            if body.robot and rng.random() < 0.5:
+                kind = "touch"
+        case "shift":
+            way = str(rng.choice(["left", "right", "far", "near"]))
+            slots["d"] = _pick(rng, words.ways(way, "z" in body.axes))
+            slots["a"], by = _length(rng)
+            if rng.random() < 0.35:
+                by = str(rng.choice(["a little", "some", "a lot"], p=[0.45, 0.35, 0.2]))
+                kind = f"shift {by}"
+            goal = {"shift": body.name, "way": way, "by": by}
+        case "lift":
+            if "z" not in body.axes:
+                return None
+            way = str(rng.choice(["up", "down"]))
+            slots["a"], by = _length(rng)
+            if rng.random() < 0.3:
+                by = str(rng.choice(["a little", "some"]))
+            kind = way if by[0].isdigit() else f"{way} {by}"
+            goal = {"shift": body.name, "way": way, "by": by}
+        case "turn":
+            way = str(rng.choice(["left", "right"]))
+            slots["a"], by = _angle(rng)
+            slots["d"] = _pick(rng, words.TURNS[way])
+            if rng.random() < 0.2:
+                by = str(rng.choice(["a little", "some"]))
+                kind = f"turn {by}"
+            elif rng.random() < 0.15:
+                way, slots["d"] = "left", ""
+            goal = {"turn": body.name, "way": way, "by": by}
+        case "angle":
+            slots["v"], to = _angle(rng, signed=True)
+            if rng.random() < 0.07:
+                kind, to = "straighten", "0 deg"
+            goal = {"set": f"{body.name}_yaw", "to": to}
+        case "height":
+            if "z" not in body.axes:
+                return None
+            slots["v"], to = _length(rng)
+            level = str(rng.choice(["low", "high", "middle", "value"], p=[0.45, 0.25, 0.05, 0.25]))
+            if level != "value":
+                kind, to = f"height {level}", level
+            goal = {"set": f"{body.name}_z", "to": to}
+        case "keep":
+            region = str(rng.choice(REGIONS))
+            slots["p"] = _pick(rng, words.REGIONS[region])
+            goal = {"keep": body.name, "in": region}
+            if body.robot and rng.random() < 0.4:
+                kind = "stay"
+        case "leave":
+            goal = {"keep": body.name, "in": "place"}
+        case "avoid edge":
+            edge = str(rng.choice(EDGES))
+            slots["p"] = _pick(rng, words.PLACES[edge])
+            goal = {"avoid": body.name, "of": edge}
+        case "avoid":
+            robot = scene.robot
+            if robot is None or body.robot:
+                return None
+            slots["r"] = _call(rng, scene, robot)
+            goal, about = {"avoid": robot.name, "of": body.name}, ""
+        case _:
+            raise AssertionError(kind)
+    text, template = _choose(rng, words.TEMPLATES[kind], kind, **slots)
+    return Said(text, template, (goal,), about)
+
+
+def _bodiless(rng: Rng, scene: Scene, kind: str) -> Said | None:
+    """A goal that is about the robot as a whole, or about a signal that is no body's."""
+    slots: dict[str, str] = {}
+    goals: tuple[Goal, ...] = (kind,)
+    if kind == "goal image" and not scene.has_goal:
+        return None
+    if kind == "limit":
+        slots["v"], to = _speed(rng)
+        goals = ("current", {"limit": "speed", "to": to})
+    if kind == "signal":
+        if not scene.others:
+            return None
+        name = str(rng.choice(scene.others))
+        slots["s"] = _pick(rng, f"({name}|the {name.replace('_', ' ')})")
+        slots["v"], to = _value(rng, scene.by_name[name].unit)
+        if rng.random() < 0.4:
+            to = str(rng.choice(["low", "high"]))
+            kind = f"signal {to}"
+        goals = ({"set": name, "to": to},)
+    text, template = _choose(rng, words.TEMPLATES[kind], kind, **slots)
+    return Said(text, template, goals)
+
+
+def _body(rng: Rng, scene: Scene, kind: str) -> Body | None:
+    """A body that a kind of goal may be about; objects more often than the robot."""
+    fitting = [body for body in scene.bodies.values() if body.planar]
+    if kind in ("turn", "angle"):
+        fitting = [body for body in fitting if "yaw" in body.axes]
+    if kind in ("lift", "height"):
+        fitting = [body for body in fitting if "z" in body.axes]
+    if kind == "leave":
+        fitting = [body for body in fitting if not body.robot]
+    if kind == "reach" and rng.random() < 0.8:
+        fitting = [body for body in fitting if body.robot]
+    if not fitting:
+        return None
+    shares = np.array([0.35 if body.robot else 1.0 for body in fitting])
+    return fitting[rng.choice(len(fitting), p=shares / shares.sum())]
+
+
+def _call(rng: Rng, scene: Scene, body: Body) -> str:
+    """What people call a body."""
+    alike = [other for other in scene.bodies.values() if other.robot == body.robot]
+    if body.robot:
+        loose = words.ROBOT_NAMES if len(alike) == 1 else ""
+    else:
+        loose = words.OBJECT_NAMES if len(alike) == 1 else ""
+    aliases = words.ALIASES.get((scene.task, body.name), "")
+    name = body.name.replace("_", " ")
+    options = [
+        f"(the|the|the||that|this|your) {name}",
+        *([aliases] * 2 if aliases else []),
+        *([loose] if loose else []),
+    ]
+    return _pick(rng, options[rng.integers(len(options))])
+
+
+# --- what a scene does not offer ---------------------------------------------------------------------------------
+
+
+def _absent(rng: Rng, scene: Scene) -> Said | None:
+    """An instruction that would be fine if its object were there."""
+    adjective = "(red|green|yellow|big|small|other|second|left|old)"
+    b = _pick(rng, f"(the|the|the|that|my|a|the {adjective}) {_stranger(rng, scene)}")
+    kind = str(rng.choice(["place", "shift", "shift some", "turn", "straighten", "leave", "coordinates", "touch"]))
+    slots = {
+        "b": b,
+        "o": b,
+        "p": _pick(rng, words.PLACES[str(rng.choice(PLACES))]),
+        "d": _pick(rng, words.TURNS["left"]),
+    }
+    slots["a"] = _angle(rng)[0] if kind == "turn" else _length(rng)[0]
+    if kind.startswith("shift"):
+        slots["d"] = _pick(rng, words.ways(str(rng.choice(["left", "right", "far", "near"])), False))
+    if kind == "coordinates":
+        slots["p"] = _coordinates(rng)[0]
+    text, template = _choose(rng, words.TEMPLATES[kind], kind, **slots)
+    if rng.random() < 0.15:
+        text += f" {_pick(rng, words.MANNERS[str(rng.choice(list(words.MANNERS)))])}"
+    return Said(text, f"absent {template}", ())
+
+
+def _impossible(rng: Rng, scene: Scene) -> Said | None:
+    """An instruction for a coordinate that a body does not have."""
+    flat = [body for body in scene.bodies.values() if "z" not in body.axes]
+    fixed = [body for body in scene.bodies.values() if "yaw" not in body.axes]
+    kind = str(rng.choice(["up", "up some", "down", "height", "height high", "turn", "angle"]))
+    candidates = fixed if kind in ("turn", "angle") else flat
+    if kind not in ("turn", "angle") and any("z" in body.axes for body in scene.bodies.values()):
+        candidates = [body for body in candidates if not body.robot]  # "up" without a name means the one that can
+    if not candidates:
+        return None
+    body = candidates[rng.integers(len(candidates))]
+    b = _pick(rng, f"the {body.name}")
+    slots = {"b": b, "a": _length(rng)[0], "v": _length(rng)[0], "d": _pick(rng, words.TURNS["left"])}
+    if kind in ("turn", "angle"):
+        slots["a"], slots["v"] = _angle(rng)[0], _angle(rng, signed=True)[0]
+    templates = [t for t in words.TEMPLATES[kind] if "{b}" in t]
+    text, template = _choose(rng, templates, kind, **slots)
+    return Said(text, f"impossible {template}", ())
+
+
+def _unsensed(rng: Rng, scene: Scene) -> Said | None:
+    """A motion under a condition that nothing measures, or a signal that this model does not have."""
+    if rng.random() < 0.3:
+        names = [name for name in words.SIGNALS if name not in scene.by_name and name != "height"]
+        name = str(rng.choice(names))
+        slots = {"s": _pick(rng, f"({name}|the {name.replace('_', ' ')})"), "v": _value(rng, words.SIGNALS[name])[0]}
+        kind = str(rng.choice(["signal", "signal low", "signal high"]))
+        text, template = _choose(rng, words.TEMPLATES[kind], kind, **slots)
+        return Said(text, f"unsensed {template}", ())
+    said = _goal(rng, scene, str(rng.choice(["place", "shift", "turn", "stop", "current"])))
+    if said is None:
+        return None
+    text, template = _choose(rng, words.UNSENSED, "unsensed", g=said.text, c=_condition(rng))
+    return Said(text, f"{said.template} + {template}", ())
+
+
+# --- words and numbers -------------------------------------------------------------------------------------------
+
+
+def _choose(rng: Rng, templates: Sequence[str], kind: str, **slots: str) -> tuple[str, str]:
+    """One of the templates, filled, and its name."""
+    index = int(rng.integers(len(templates)))
+    text = _pick(rng, templates[index])
+    for name, value in slots.items():
+        text = text.replace("{" + name + "}", value)
+    return " ".join(text.split()), f"{kind} {index}"
+
+
+def _pick(rng: Rng, phrase: str) -> str:
+    """One text of a phrase: "(a|b)" is a or b, innermost first."""
+    while match := _ALTERNATIVES.search(phrase):
+        options = match[1].split("|")
+        phrase = phrase[: match.start()] + options[rng.integers(len(options))] + phrase[match.end() :]
+    return phrase.replace("[", "(").replace("]", ")")
+
+
+def _condition(rng: Rng) -> str:
+    """Something that no model of ours reads."""
+    return _pick(rng, words.CONDITIONS).replace("{n}", str(rng.integers(2, 90)))
+
+
+def _stranger(rng: Rng, scene: Scene) -> str:
+    """Something that is not there."""
+    present = set(scene.bodies)
+    alike = set().union(*(words.ALIKE.get(name, ()) for name in present))
+    return str(rng.choice([thing for thing in words.STRANGERS if thing not in present | alike]))
+
+
+def _names(rng: Rng, scene: Scene) -> dict[str, str]:
+    """Names of what is there, for refusals and questions."""
+    objects = [body for body in scene.bodies.values() if not body.robot]
+    robots = [body for body in scene.bodies.values() if body.robot]
+    return {
+        "b": _call(rng, scene, objects[rng.integers(len(objects))]) if objects else "the object",
+        "r": _call(rng, scene, robots[0]) if robots else "the robot",
+        "n": str(rng.integers(2, 90)),
+        "x": _stranger(rng, scene),
+    }
+
+
+def _number(rng: Rng, values: Sequence[float], signed: bool = False) -> tuple[str, str]:
+    """A number as people write it, and as the answer does."""
+    value = float(rng.choice(values))
+    plain = f"{value:g}"
+    written = plain
+    if plain in words.NUMBERS and rng.random() < 0.25:
+        written = words.NUMBERS[plain]
+    if signed and value and rng.random() < 0.4:
+        return _pick(rng, f"(-|-|minus ){written}") if written == plain else f"minus {written}", f"-{plain}"
+    return written, plain
+
+
+def _measure(rng: Rng, values: Sequence[float], unit: str, signed: bool = False) -> tuple[str, str]:
+    """A quantity in a unit, as written and as the answer says it."""
+    written, plain = _number(rng, values, signed)
+    spelled = _pick(rng, words.UNITS[unit])
+    if not written[-1].isdigit() and not spelled.startswith(" "):
+        spelled = f" {spelled}"
+    return f"{written}{spelled}", f"{plain} {unit}"
+
+
+def _length(rng: Rng) -> tuple[str, str]:
+    unit = str(rng.choice(["cm", "mm", "m", "inch"], p=[0.6, 0.17, 0.18, 0.05]))
+    return _measure(rng, words.LENGTHS[unit], unit)
+
+
+def _angle(rng: Rng, signed: bool = False) -> tuple[str, str]:
+    if not signed and rng.random() < 0.25:
+        said = str(rng.choice(list(words.PARTS)))
+        return said, words.PARTS[said]
+    unit = "deg" if rng.random() < 0.85 else "rad"
+    return _measure(rng, words.ANGLES[unit], unit, signed)
+
+
+def _speed(rng: Rng) -> tuple[str, str]:
+    unit = str(rng.choice(["cm/s", "m/s", "mm/s"], p=[0.6, 0.25, 0.15]))
+    return _measure(rng, words.SPEEDS[unit], unit)
+
+
+def _value(rng: Rng, unit: str) -> tuple[str, str]:
+    """A value of a signal in its unit."""
+    match unit:
+        case "m":
+            return _length(rng)
+        case "rad":
+            return _angle(rng, signed=True)
+        case "m/s":
+            return _speed(rng)
+    written, plain = _number(rng, (0, 0.2, 0.5, 0.8, 1, 2, 3))
+    return written, plain
+
+
+def _coordinates(rng: Rng) -> tuple[str, str]:
+    """A point in the plane."""
+    unit = str(rng.choice(["cm", "mm", "m"], p=[0.5, 0.15, 0.35]))
+    values = (*words.LENGTHS[unit], 0)
+    (x, x_plain), (y, y_plain) = _number(rng, values, True), _number(rng, values, True)
+    u = _pick(rng, words.UNITS[unit]).strip()
+    if rng.random() < 0.15:  # without a unit: metres if small, else centimetres
+        if unit == "mm":
+            unit = "cm"
+        form = _pick(rng, words.POINTS_BARE)
+    else:
+        form = _pick(rng, words.POINTS)
+    return form.replace("{x}", x).replace("{y}", y).replace("{u}", u), f"{x_plain} {y_plain} {unit}"
+
+
+def _dress(rng: Rng, text: str) -> str:
+    """Politeness, capitals, punctuation and the odd slip of the finger."""
+    if rng.random() < 0.3 and text[-1] not in "?.!":
+        text = _pick(rng, words.AROUND).replace("{g}", text)
+    if len(text) > 12 and rng.random() < 0.04:
+        i = int(rng.integers(3, len(text) - 3))
+        if text[i : i + 2].isalpha():
+            text = text[:i] + text[i + 1] + text[i] + text[i + 2 :]
+    draw = rng.random()
+    if draw < 0.35:
+        text = text[:1].upper() + text[1:]
+    elif draw < 0.39:
+        text = text.upper()
+    return text + str(rng.choice(["", ".", "!"], p=[0.6, 0.32, 0.08])) if text[-1] not in "?.!" else text
+
+
+_BODILESS = ("signal", "limit", "stop", "current", "goal image")
+_MOTIONS = ("place", "coordinates", "reach", "shift", "lift", "turn", "angle")
+_CONDITIONS = ("height", "keep", "avoid", "avoid edge", "leave", "limit", "signal", "angle", "turn")
+_SHARES = {
+    "place": 12,
+    "coordinates": 5,
+    "reach": 3,
+    "shift": 11,
+    "lift": 5,
+    "turn": 8,
+    "angle": 4,
+    "height": 6,
+    "signal": 8,
+    "keep": 4,
+    "leave": 2,
+    "avoid": 3,
+    "avoid edge": 3,
+    "limit": 3,
+    "stop": 4,
+    "current": 2,
+    "goal image": 4,
+    "pace": 5,
+    "both": 11,
+    "refuse": 27,
+    "answer": 9,
+}
