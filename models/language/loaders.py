@@ -97,7 +97,9 @@ def save(model: Llama, tokenizer: Tokenizer, folder: Path) -> None:
     if any(isinstance(module, PackedLinear) for module in model.modules()):
         raise InvalidInput("the model's weights are packed for running; load it with pack=False to save it")
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: t.contiguous() for name, t in _split(model)}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {name: t.contiguous() for name, t in split_tensors(model)}, folder / "model.safetensors", {"format": "pt"}
+    )
     (folder / "config.json").write_text(json.dumps(_to_transformers(model, tokenizer), indent=2))
     tokenizer.save(folder)
 
@@ -277,13 +279,17 @@ def verify_draft(folder: Path) -> dict[str, Any]:
             f"{folder / 'manifest.json'} is not a draft's; it lacks {', '.join(sorted(missing)) or 'kind'}"
         )
     file = folder / "model.safetensors"
-    found = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "(no file)"
+    found = sha256(file) if file.is_file() else "(no file)"
     if found != manifest["sha256"]:
         raise ArtifactError(
             f"{file}: sha256 is {found[:12]}, the manifest expects {manifest['sha256'][:12]}; copy it again or run "
             "scripts/train_draft.sh"
         )
     return manifest
+
+
+def sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def from_transformers(content: Mapping[str, Any], path: Path) -> LlamaConfig:
@@ -391,10 +397,12 @@ def _parts(config: LlamaConfig) -> Iterator[tuple[str, list[tuple[str, int]]]]:
         yield f"{ours}.down.weight", [(f"{theirs}.mlp.down_proj.weight", config.hidden_size)]
 
 
-def _split(model: Llama) -> Iterator[tuple[str, Tensor]]:
+def split_tensors(model: Llama) -> Iterator[tuple[str, Tensor]]:
     """The model's tensors, by the names that `transformers` gives them."""
     state = model.state_dict()
     for ours, theirs in _parts(model.config):
+        if ours not in state:  # a draft's embeddings are a product
+            continue
         rows = [rows for _, rows in theirs] if len(theirs) > 1 else [len(state[ours])]
         yield from zip((name for name, _ in theirs), state[ours].split(rows), strict=True)
 

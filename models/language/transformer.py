@@ -204,13 +204,21 @@ class Llama(nn.Module):
         cache.length = end
         return self._logits(x if last is None else x[count - last :])
 
-    def teacher_forced(self, tokens: Tensor) -> Tensor:
-        """Logits (B, T, V or V') after each of the tokens (B, T) of B whole texts: for training."""
+    def teacher_forced(self, tokens: Tensor, at: Tensor | None = None) -> Tensor:
+        """Logits after each token of B whole texts, for training.
+
+        Args:
+            tokens: of shape (B, T), int64.
+            at: of shape (B, T), bool: where logits are wanted; None: everywhere.
+
+        Returns:
+            Of shape (B, T, V or V'), or (N, V or V') for the N places of `at`, text by text.
+        """
         cos, sin = self._rotations(torch.arange(tokens.shape[1], device=self.device))
         x = self.embedding(tokens).to(cos.dtype)
         for block in self.blocks:
             x = block(x, cos, sin, _attend_causally)
-        return self._logits(x)
+        return self._logits(x if at is None else x[at])
 
     def pack(self) -> Self:
         """Lay the weights out as oneDNN's kernels for CPUs read them, where it has any that are faster.

@@ -48,6 +48,8 @@ def test_whole_texts_at_once_give_the_same(model: Llama) -> None:
     texts = torch.stack([tokens(9, 1), tokens(9, 2)])
     expected = torch.stack([whole(model, text) for text in texts])
     torch.testing.assert_close(model.teacher_forced(texts), expected, rtol=0, atol=1e-12)
+    at = tokens(18, 3).view(2, 9) < 20
+    torch.testing.assert_close(model.teacher_forced(texts, at), expected[at], rtol=0, atol=1e-12)
 
 
 def test_the_last_logits_are_the_last_of_all(model: Llama) -> None:

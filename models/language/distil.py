@@ -1,0 +1,353 @@
+"""Distil a draft: a small model that guesses what a target would say, for speculative decoding (2211.17192).
+
+The target answers prompts, greedily and under their grammars; at each token where it had a choice, its likeliest
+alternatives are kept. The draft learns that distribution, among what the grammar allowed (DistillSpec, 2310.08461:
+data of the target's own, Kullback-Leibler divergence to it). Its output is over the few tokens that occur. Its
+embeddings start as the target's principal components, so that words it has not seen begin where their likes are.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from worldpilot.errors import InvalidInput
+from worldpilot.models.language import loaders
+from worldpilot.models.language.base import Request
+from worldpilot.models.language.context import Context
+from worldpilot.models.language.tokenizer import Tokenizer
+from worldpilot.models.language.transformer import Llama, LlamaConfig
+from worldpilot.models.world_model.train import resume, save_checkpoint
+
+ALTERNATIVES = 64  # of the target, kept where it had a choice
+
+
+@dataclass(frozen=True)
+class DraftConfig:
+    """A draft's sizes and how it is trained."""
+
+    layers: int = 2
+    hidden_size: int = 256
+    heads: int = 4
+    kv_heads: int = 2
+    intermediate_size: int = 768
+    rank: int = 48  # of the embeddings
+    head_size: int = 1536  # tokens it can say
+    steps: int = 1500
+    batch: int = 16  # texts
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    evaluate_every: int = 250
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.rank, self.head_size, self.steps, self.batch, self.evaluate_every) < 1:
+            raise InvalidInput("draft: rank, head_size, steps, batch and evaluate_every must be at least 1")
+        if self.hidden_size % self.heads:
+            raise InvalidInput(f"draft: hidden_size must be a multiple of heads, got {self.hidden_size}, {self.heads}")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the target thought where its grammar left it a choice."""
+
+    place: int  # index in the text's tokens
+    tokens: tuple[int, ...]  # likeliest first
+    log_probs: tuple[float, ...]
+    complete: bool  # no other token was allowed
+
+
+@dataclass(frozen=True)
+class Text:
+    """What the target said to a prompt."""
+
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    choices: tuple[Choice, ...]
+    constrained: bool  # by a grammar
+
+
+@torch.inference_mode()
+def generate(target: Llama, request: Request, context: Context) -> Text:
+    """The target's greedy answer with its alternatives. `context`, of the target, keeps what prompts have in common."""
+    state = request.grammar.start() if request.grammar else None
+    context.keep_common(request.prompt)
+    logits = context.read(request.prompt[len(context.tokens) :], last=1)[-1]
+    tokens: list[int] = []
+    choices: list[Choice] = []
+    while len(tokens) < request.max_tokens:
+        new = state.forced() if state else []
+        if not new:
+            allowed = torch.from_numpy(state.mask()) if state else torch.ones(len(logits), dtype=torch.bool)
+            count = int(allowed.sum())
+            best = logits.masked_fill(~allowed, -torch.inf).log_softmax(-1).topk(min(ALTERNATIVES, count))
+            new = best.indices[:1].tolist()
+            if count > 1:
+                values = tuple(round(value, 3) for value in best.values.tolist())
+                choices.append(Choice(len(tokens), tuple(best.indices.tolist()), values, count <= ALTERNATIVES))
+        new = new[: request.max_tokens - len(tokens)]
+        tokens += new
+        if request.end & set(new):
+            break
+        if state:
+            state.advance(new)
+        logits = context.read(new, last=1)[-1]
+    return Text(request.prompt, tuple(tokens), tuple(choices), state is not None)
+
+
+def generate_all(target: Llama, requests: Sequence[Request], path: Path) -> list[Text]:
+    """The target's answers to all requests, one a line of `path`; goes on behind the lines that are there.
+
+    Raises:
+        InvalidInput: the file holds answers to other requests or of another target.
+    """
+    capacity = max(len(request.prompt) + request.max_tokens for request in requests)
+    context = Context(target, capacity)
+    texts = [_from_json(line) for line in path.read_text().splitlines()] if path.exists() else []
+    asked = [request.prompt for request in requests[: len(texts)]]
+    if [text.prompt for text in texts] != asked or (texts and generate(target, requests[0], context) != texts[0]):
+        raise InvalidInput(f"{path} holds texts for other prompts or of another target; delete it or choose a folder")
+    with path.open("a") as file:
+        left = requests[len(texts) :]
+        for request in tqdm(left, initial=len(texts), total=len(requests), desc="target's texts", mininterval=5):
+            texts.append(generate(target, request, context))
+            file.write(json.dumps(asdict(texts[-1])) + "\n")
+            file.flush()
+    return texts
+
+
+def choose_vocabulary(texts: Iterable[Text], size: int, end: Iterable[int]) -> list[int]:
+    """The tokens a draft can say: `end`, those the target said, then those it might have, by their probability."""
+    said = Counter(dict.fromkeys(end, 1))
+    meant: defaultdict[int, float] = defaultdict(float)
+    for text in texts:
+        said.update(text.tokens)
+        for choice in text.choices:
+            for token, log_prob in zip(choice.tokens, choice.log_probs, strict=True):
+                meant[token] += float(np.exp(log_prob))
+    by_weight = sorted(said, key=lambda t: (-said[t], t)) + sorted(
+        meant.keys() - said.keys(), key=lambda t: (-meant[t], t)
+    )
+    return sorted(by_weight[:size])
+
+
+class FactorisedEmbedding(nn.Module):
+    """Embeddings of rank r: rows (V, r) times columns (r, C)."""
+
+    def __init__(self, rows: Tensor, columns: Tensor) -> None:
+        super().__init__()
+        self.rows, self.columns = nn.Parameter(rows), nn.Parameter(columns)
+
+    @property
+    def weight(self) -> Tensor:
+        return self.rows @ self.columns
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.embedding(tokens, self.rows) @ self.columns
+
+
+def new_draft(target: Llama, head_tokens: Sequence[int], config: DraftConfig) -> Llama:
+    """An untrained draft of `target`; `embedding` is a `FactorisedEmbedding`."""
+    torch.manual_seed(config.seed)
+    sizes = LlamaConfig(
+        vocab_size=target.config.vocab_size,
+        hidden_size=config.hidden_size,
+        layers=config.layers,
+        heads=config.heads,
+        kv_heads=config.kv_heads,
+        head_dim=config.hidden_size // config.heads,
+        intermediate_size=config.intermediate_size,
+        rope_theta=10000.0,
+        tied_embeddings=False,
+        context=target.config.context,
+    )
+    draft = Llama(sizes, head_tokens=head_tokens)
+    embeddings = target.embedding.weight.detach().float().cpu()
+    _, directions = torch.linalg.eigh(embeddings.T @ embeddings)  # ascending
+    rows = embeddings @ directions[:, -config.rank :]
+    columns = torch.randn(config.rank, config.hidden_size) / config.rank**0.5
+    draft.embedding = FactorisedEmbedding(rows / rows.std(0), columns)  # pyright: ignore[reportAttributeAccessIssue]
+    return draft
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts side by side. N choices among V' tokens."""
+
+    tokens: Tensor  # (B, T), prompts and answers, padded behind
+    at: Tensor  # (B, T), bool: the places before a choice
+    probs: Tensor  # (N, V'), the target's; what a draft cannot say is missing from the sum
+    allowed: Tensor  # (N, V'), bool
+    said: Tensor  # (N,), the column of the target's choice; -1: a draft cannot say it
+
+    @staticmethod
+    def of(texts: Sequence[Text], columns: Mapping[int, int]) -> "Batch":
+        """`columns`: of each token that the draft can say."""
+        length = max(len(text.prompt) + len(text.tokens) for text in texts) - 1
+        tokens = torch.zeros(len(texts), length, dtype=torch.int64)
+        at = torch.zeros(len(texts), length, dtype=torch.bool)
+        choices = [choice for text in texts for choice in text.choices]
+        probs = torch.zeros(len(choices), len(columns))
+        allowed = torch.tensor([not choice.complete for choice in choices])[:, None].repeat(1, len(columns))
+        said = torch.tensor([columns.get(choice.tokens[0], -1) for choice in choices])
+        for row, text in enumerate(texts):
+            whole = (text.prompt + text.tokens)[:-1]
+            tokens[row, : len(whole)] = torch.tensor(whole)
+            at[row, [len(text.prompt) + choice.place - 1 for choice in text.choices]] = True
+        for row, choice in enumerate(choices):
+            known = [i for i, token in enumerate(choice.tokens) if token in columns]
+            index = torch.tensor([columns[choice.tokens[i]] for i in known], dtype=torch.int64)
+            probs[row, index] = torch.tensor([choice.log_probs[i] for i in known]).exp()
+            allowed[row, index] = True
+        return Batch(tokens, at, probs, allowed, said)
+
+
+def draft_log_probs(draft: Llama, batch: Batch) -> Tensor:
+    """The draft's distributions at the batch's choices, of shape (N, V'); 0 where it can say nothing allowed."""
+    logits = draft.teacher_forced(batch.tokens, batch.at)
+    forbidden = ~batch.allowed & batch.allowed.any(1, keepdim=True)
+    return logits.masked_fill(forbidden, -1e9).log_softmax(-1)
+
+
+@torch.no_grad()
+def measure(draft: Llama, texts: Sequence[Text], columns: Mapping[int, int]) -> dict[str, float]:
+    """How well a draft guesses: the share of the tokens that it would say too (those without a choice are always
+    right), of those with a choice, and with what probability these would be accepted at temperature 1."""
+    right, overlap, choices, tokens = 0, 0.0, 0, 0
+    for part in _chunks(texts, 32):
+        batch = Batch.of(part, columns)
+        log_probs = draft_log_probs(draft, batch)
+        right += int((log_probs.argmax(1) == batch.said).sum())
+        overlap += float(torch.minimum(log_probs.exp() * batch.allowed, batch.probs).sum())
+        choices += len(batch.said)
+        tokens += sum(len(text.tokens) for text in part)
+    return {
+        "agreement": round(1 - (choices - right) / max(tokens, 1), 4),
+        "agreement_choices": round(right / max(choices, 1), 4),
+        "acceptance_choices": round(overlap / max(choices, 1), 4),
+        "texts": len(texts),
+        "tokens": tokens,
+        "choices": choices,
+    }
+
+
+def train_draft(
+    target: Llama,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Request],
+    held_prompts: Sequence[Request],
+    config: DraftConfig,
+    folder: Path,
+) -> tuple[Llama, dict[str, Any]]:
+    """Generate the target's texts into `folder` and train a draft on them; run again to resume.
+
+    Args:
+        target: answers the prompts.
+        tokenizer: its own.
+        prompts: to train on.
+        held_prompts: to measure on.
+        config: the draft's sizes, and how it is trained.
+        folder: gets texts.jsonl, draft.pt and log.jsonl.
+
+    Returns:
+        The draft and what is known of it: data and metrics on held-out texts.
+    """
+    if len(prompts) < config.batch or not held_prompts:
+        raise InvalidInput(
+            f"draft: a batch takes {config.batch} prompts, and some must be held out; got {len(prompts)} and "
+            f"{len(held_prompts)}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = generate_all(target, [*prompts, *held_prompts], folder / "texts.jsonl")
+    train, held = texts[: len(prompts)], texts[len(prompts) :]
+    rng = np.random.default_rng(config.seed)
+    vocabulary = choose_vocabulary(train, config.head_size, tokenizer.end)
+    columns = {token: i for i, token in enumerate(vocabulary)}
+    draft = new_draft(target, vocabulary, config)
+
+    optimiser = torch.optim.AdamW(draft.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, config.steps, pct_start=0.05)
+    parts = {"draft": draft, "optimiser": optimiser, "schedule": schedule}
+    meta = {"config": asdict(config), "vocabulary": vocabulary}
+    first = resume(folder / "draft.pt", parts, rng, meta)
+    metrics: dict[str, Any] = {}
+    bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc="draft", mininterval=5)
+    for step in bar:
+        batch = Batch.of([train[i] for i in rng.choice(len(train), config.batch, replace=False)], columns)
+        # The Kullback-Leibler divergence but for the target's entropy, which no parameter changes.
+        loss = -(batch.probs * draft_log_probs(draft, batch)).sum() / len(batch.said)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(draft.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        if (step + 1) % config.evaluate_every == 0 or step + 1 == config.steps:
+            metrics = _measure_kinds(draft, held, columns)
+            tqdm.write(f"draft {step + 1}: loss {loss.item():.3f}, held-out {json.dumps(metrics)}")
+            with (folder / "log.jsonl").open("a") as log:
+                log.write(json.dumps({"step": step + 1, "loss": loss.item(), **metrics}) + "\n")
+            save_checkpoint(folder / "draft.pt", parts, rng, meta, step + 1)
+    if not metrics:  # resumed behind the last step
+        metrics = _measure_kinds(draft, held, columns)
+    data = {"texts": len(train), "tokens": sum(len(text.tokens) for text in train)}
+    return draft, {"train": asdict(config), "data": data, "metrics": {"held_out": metrics}}
+
+
+def export_draft(
+    draft: Llama, target: str, tokenizer: Tokenizer, about: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
+    """Write a trained draft as `loaders.load` reads it, in float16; returns the manifest.
+
+    Args:
+        draft: from `train_draft`.
+        target: how `loaders.load` finds the model whose tokenizer it shares.
+        tokenizer: of the target.
+        about: what else the manifest says: command, data, metrics.
+        folder: gets manifest.json and model.safetensors.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.half().contiguous() for name, tensor in loaders.split_tensors(draft)}
+    embedding = draft.embedding
+    assert isinstance(embedding, FactorisedEmbedding)
+    assert draft.head_tokens is not None
+    tensors["model.embed_tokens.rows"] = embedding.rows.detach().half()
+    tensors["model.embed_tokens.columns"] = embedding.columns.detach().half()
+    tensors["head_tokens"] = draft.head_tokens.to(torch.int32)
+    save_file(tensors, folder / "model.safetensors")
+    manifest = {
+        "kind": "language_draft",
+        "target": target,
+        "tokenizer_sha256": tokenizer.fingerprint,
+        "sha256": loaders.sha256(folder / "model.safetensors"),
+        "model": asdict(draft.config),
+        **about,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    return manifest
+
+
+def _measure_kinds(draft: Llama, texts: Sequence[Text], columns: Mapping[int, int]) -> dict[str, Any]:
+    kinds = {"constrained": [t for t in texts if t.constrained], "free": [t for t in texts if not t.constrained]}
+    return {name: measure(draft, part, columns) for name, part in kinds.items() if part}
+
+
+def _chunks(texts: Sequence[Text], size: int) -> Iterator[Sequence[Text]]:
+    for start in range(0, len(texts), size):
+        yield texts[start : start + size]
+
+
+def _from_json(line: str) -> Text:
+    entry = json.loads(line)
+    choices = tuple(
+        Choice(c["place"], tuple(c["tokens"]), tuple(c["log_probs"]), c["complete"]) for c in entry["choices"]
+    )
+    return Text(tuple(entry["prompt"]), tuple(entry["tokens"]), choices, entry["constrained"])
