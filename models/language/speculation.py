@@ -132,10 +132,12 @@ class Draft:
         self._asked = False  # whether outcomes of the current speculation were prepared
         self.outcomes = Outcomes()  # observed over all requests
 
-    def start(self, request: Request, noise: Noise) -> Speculation:
-        """Begin a text: read its prompt and draft. `noise` is that of the target's side."""
-        self._request, self._noise, self._text = request, noise, list(request.prompt)
+    def start(self, request: Request, noise: Noise, output: Sequence[int] = ()) -> Speculation:
+        """Begin a text, or go on behind the output so far, and draft. `noise` is that of the target's side."""
+        self._request, self._noise, self._text = request, noise, [*request.prompt, *output]
         self._state = None if request.grammar is None else request.grammar.start()
+        if self._state is not None:
+            self._state.advance(output)
         self._prepared.clear()
         self._asked = False
         return self._just_in_time()

@@ -2,16 +2,22 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import tokenizers
 import torch
+from tokenizers import decoders, pre_tokenizers
 from torch import Tensor
 
 from worldpilot.models.language.base import Request
 from worldpilot.models.language.decoders import Serial
+from worldpilot.models.language.loaders import save
 from worldpilot.models.language.sampling import invert
 from worldpilot.models.language.speculation import Draft, Speculation
+from worldpilot.models.language.tokenizer import Tokenizer
+from worldpilot.models.language.transformer import Llama, LlamaConfig
 
 
 @dataclass(frozen=True)
@@ -74,8 +80,12 @@ class TableModel:
             if mask is None:
                 seen = cache.slots[: start + row + 1]
             else:
-                seen = sorted((cache.slots[s] for s in mask[row].nonzero().flatten().tolist()), key=lambda slot: slot[1])
-            assert [place for _, place in seen[-3:]] == list(range(len(seen)))[-3:], "a gap or a stranger in what is seen"
+                seen = sorted(
+                    (cache.slots[s] for s in mask[row].nonzero().flatten().tolist()), key=lambda slot: slot[1]
+                )
+            assert [place for _, place in seen[-3:]] == list(range(len(seen)))[-3:], (
+                "a gap or a stranger in what is seen"
+            )
             index.append((seen[-2][0] if len(seen) > 1 else seen[-1][0], seen[-1][0]))
         if not index:
             return self.logits.new_empty(0, self.logits.shape[-1])
@@ -105,18 +115,18 @@ class TinyState:
     def __init__(self, grammar: TinyGrammar, tokens: list[int]) -> None:
         self.grammar, self.tokens = grammar, tokens
 
-    def _next(self) -> tuple[int, ...]:
+    def following(self) -> tuple[int, ...]:
         return self.grammar.allowed.get(self.tokens[-1], tuple(range(self.grammar.vocabulary)))
 
     def mask(self) -> np.ndarray:
         mask = np.zeros(self.grammar.vocabulary, np.bool_)
-        mask[list(self._next())] = True
+        mask[list(self.following())] = True
         return mask
 
     def accepts(self, tokens: Sequence[int]) -> int:
         ahead = self.fork()
         for count, token in enumerate(tokens):
-            if token not in ahead._next():
+            if token not in ahead.following():
                 return count
             ahead.tokens.append(token)
         return len(tokens)
@@ -130,8 +140,8 @@ class TinyState:
 
     def forced(self) -> list[int]:
         ahead = self.fork()
-        while len(ahead._next()) == 1 and len(ahead.tokens) - len(self.tokens) < 8:
-            ahead.tokens += ahead._next()
+        while len(ahead.following()) == 1 and len(ahead.tokens) - len(self.tokens) < 8:
+            ahead.tokens += ahead.following()
         return ahead.tokens[len(self.tokens) :]
 
     def fork(self) -> Self:
@@ -222,8 +232,8 @@ def exact_law(target: TableModel, request: Request) -> dict[tuple[int, ...], flo
         if len(text) == request.max_tokens or (text and text[-1] in request.end):
             law[text] = law.get(text, 0.0) + probability
             return
-        whole = (*request.prompt, *text)
-        z = target.logits[whole[-2] if len(whole) > 1 else whole[-1], whole[-1]].numpy() / request.temperature
+        *_, first, second = (*request.prompt[-1:], *request.prompt, *text)
+        z = target.logits[first, second].numpy() / request.temperature
         weights = np.exp(z - z.max())
         if request.grammar is not None:
             state = request.grammar.start()
@@ -234,3 +244,26 @@ def exact_law(target: TableModel, request: Request) -> dict[tuple[int, ...], flo
 
     extend((), 1.0)
     return law
+
+
+def llama_pair(folder: Path, distance: float = 0.05) -> tuple[Path, Path]:
+    """A random Llama and a draft that is so far from it, saved in float64 with a tokenizer of bytes: their folders."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
+    backend.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
+    backend.add_special_tokens(["<end>"])
+    tokenizer = Tokenizer(backend, 257, {256})
+    config = LlamaConfig(257, 32, 2, 4, 2, 8, 48, context=1024)
+    torch.manual_seed(0)
+    target, draft = (Llama(config, torch.float64) for _ in range(2))
+    with torch.no_grad():
+        for name, weights in target.named_parameters():
+            if weights.ndim > 1:
+                weights.normal_(std=0.3)
+            draft.get_parameter(name).copy_(
+                weights + distance * weights.std(unbiased=False) * torch.randn_like(weights)
+            )
+    for name, model in (("target", target), ("draft", draft)):
+        save(model, tokenizer, folder / name)
+    return folder / "target", folder / "draft"
