@@ -35,6 +35,7 @@ class PriorTrainConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     ema: float = 0.999
+    views: int = 3  # of each episode, if the task has symmetries
     goal_ahead: int = 75  # a goal lies up to so many control steps ahead; 0: no goals
     evaluate_every: int = 1000
     seed: int = 0
@@ -74,17 +75,17 @@ def train_prior(
     nets = world_model.load(encoder, "encoder")
     train_index, held_index = store.split()
     frames, held = Frames.load(store, train_index), Frames.load(store, held_index)
-    latents, held_latents = (
-        world_model.encode_views(nets, frames),
-        world_model.encode_all(nets, held.observations)[None],
-    )
+    drawn = frames.draw_views(config.views, np.random.default_rng([config.seed, 4]))
+    latents = world_model.encode_views(nets, frames, drawn)
+    held_latents = world_model.encode_all(nets, held.observations)  # as they are
     signals = len(frames.names) if config.goal_ahead else 0
     sizes = PriorConfig(nets.config.latent_dim, nets.config.history, config.horizon, spec.dim, goal_dim=signals)
     denoiser = Denoiser(sizes)
     average = copy.deepcopy(denoiser).requires_grad_(False)
     windows, held_windows = (f.windows(sizes.history - 1 + sizes.horizon, spec.block) for f in (frames, held))
     rng = np.random.default_rng([config.seed, 3])
-    now = (sizes.history - 1) * spec.block  # from a window's first frame to its present
+    span = np.arange(sizes.history) * spec.block  # from a window's first frame to each of its history, and
+    now = span[-1]  # to its present
 
     def goals(source: Frames, at: np.ndarray, views: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
         if not sizes.goal_dim:
@@ -99,8 +100,10 @@ def train_prior(
     first = world_model.resume(folder / "prior.pt", parts, rng, meta)
     bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc="prior", mininterval=5)
     for step in bar:
-        at, views = rng.choice(windows, config.batch), rng.integers(frames.views, size=config.batch)
-        loss = _flow_loss(denoiser, *_batch(latents, frames, at, views, sizes, spec), *goals(frames, at, views))
+        at, row = rng.choice(windows, config.batch), rng.integers(len(drawn), size=config.batch)
+        views = drawn[row, at]
+        past = latents[row[:, None], at[:, None] + span]
+        loss = _flow_loss(denoiser, past, _actions(frames, at, views, sizes, spec), *goals(frames, at, views))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
@@ -115,8 +118,8 @@ def train_prior(
         if (step + 1) % config.evaluate_every == 0 or step + 1 == config.steps:
             with torch.no_grad():
                 at, views = rng.choice(held_windows, 4096), np.zeros(4096, np.int64)
-                batch = _batch(held_latents, held, at, views, sizes, spec)
-                held_loss = float(_flow_loss(average, *batch, *goals(held, at, views)))
+                past, actions = held_latents[at[:, None] + span], _actions(held, at, views, sizes, spec)
+                held_loss = float(_flow_loss(average, past, actions, *goals(held, at, views)))
             tqdm.write(f"prior {step + 1}: held-out flow loss {held_loss:.4f}")
             metrics = {"data_sha256": store.sha256(), "train": asdict(config), "held_out_flow_loss": held_loss}
             metrics |= {"episodes": len(held_index), "step": step + 1}
@@ -156,12 +159,9 @@ def load(folder: Path) -> Denoiser:
     return denoiser.eval()
 
 
-def _batch(
-    latents: Tensor, frames: Frames, at: np.ndarray, views: np.ndarray, sizes: PriorConfig, spec: ActionSpec
-) -> tuple[Tensor, Tensor]:
-    past = latents[views[:, None], at[:, None] + np.arange(sizes.history) * spec.block]
-    actions = frames.actions(at + (sizes.history - 1) * spec.block, sizes.horizon, spec, views)
-    return past, torch.from_numpy(actions)
+def _actions(frames: Frames, at: np.ndarray, views: np.ndarray, sizes: PriorConfig, spec: ActionSpec) -> Tensor:
+    """What followed the histories of the windows that begin at `at` (B,), in their views (B,): (B, H, A)."""
+    return torch.from_numpy(frames.actions(at + (sizes.history - 1) * spec.block, sizes.horizon, spec, views))
 
 
 def _flow_loss(denoiser: Denoiser, past: Tensor, actions: Tensor, goal: Tensor | None, mask: Tensor | None) -> Tensor:

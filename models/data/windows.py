@@ -36,6 +36,16 @@ class Frames:
         """How many views of each frame there are; view 0 is the frame itself."""
         return max(1, len(self.symmetries))
 
+    def draw_views(self, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """A view for each frame, the same in all of an episode, several times: of shape (at most `count`, F).
+
+        Row 0 is 0 throughout: the episodes as they are. An episode's views differ from row to row.
+        """
+        episodes = len(self.starts) - 1
+        others = np.stack([rng.permutation(self.views - 1) + 1 for _ in range(episodes)], 1)[: count - 1]
+        drawn = np.concatenate([np.zeros((1, episodes), np.int64), others])
+        return np.repeat(drawn, np.diff(self.starts), axis=1)
+
     @staticmethod
     def load(store: EpisodeStore, indices: Sequence[int]) -> "Frames":
         """Read the episodes at `indices` of a store into memory."""

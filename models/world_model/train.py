@@ -56,6 +56,7 @@ class TrainConfig:
     dynamics_batch: int = 512  # per device and ensemble member
     rollout: int = 2  # model steps of open-loop prediction in stage 1
     dynamics_rollout: int = 5  # in stage 2
+    dynamics_views: int = 3  # of each episode that stage 2 sees, if the task has symmetries; stage 1 sees all
     learning_rate: float = 1e-3
     weight_decay: float = 1e-3
     sigreg_weight: float = 0.1
@@ -335,7 +336,8 @@ def _dynamics_stage(
     nets.eval()
     nets.encoder.requires_grad_(False)
     nets.readout.requires_grad_(False)
-    latents = encode_views(nets, frames)
+    drawn = frames.draw_views(config.dynamics_views, np.random.default_rng([config.seed, 4]))
+    latents = encode_views(nets, frames, drawn)
     windows = frames.windows(h - 1 + rollout, spec.block)
     rng = np.random.default_rng([config.seed, 2])
     torch.manual_seed(config.seed + 1)
@@ -353,9 +355,10 @@ def _dynamics_stage(
     for step in (bar := _progress(fabric, "dynamics", first, total)):
         nets.predictor.train()
         shape = (members, config.dynamics_batch)
-        at, views = rng.choice(windows, shape).ravel(), rng.integers(frames.views, size=math.prod(shape))
+        at, row = rng.choice(windows, shape).ravel(), rng.integers(len(drawn), size=math.prod(shape))
+        views = drawn[row, at]
         index = at[:, None] + np.arange(h + rollout) * spec.block
-        window = latents[views[:, None], index].unflatten(0, shape)
+        window = latents[row[:, None], index].unflatten(0, shape)
         actions = torch.from_numpy(frames.actions(at, h - 1 + rollout, spec, views)).unflatten(0, shape)
         signals = nets.standardise(frames.measured(index[:, h:], views)).unflatten(0, shape)
         picture = rng.integers(len(frames.observations), size=4)
@@ -413,10 +416,15 @@ def encode_all(nets: WorldModelNets, observations: npt.NDArray[np.uint8], batch:
         return torch.cat([nets.encode(observations[i : i + batch]) for i in range(0, len(observations), batch)])
 
 
-def encode_views(nets: WorldModelNets, frames: Frames) -> Tensor:
-    """Latents of shape (V, F, D) of all frames in all views, without gradients."""
-    views = [encode_all(nets, symmetry.images(frames.observations)) for symmetry in frames.symmetries]
-    return torch.stack(views or [encode_all(nets, frames.observations)])
+def encode_views(nets: WorldModelNets, frames: Frames, views: npt.NDArray[np.int64], batch: int = 512) -> Tensor:
+    """Latents of shape (V, F, D) of all frames, in views of shape (V, F), without gradients."""
+    rows = []
+    for row in views:
+        for first in range(0, len(row), batch):
+            at = np.arange(first, min(first + batch, len(row)))
+            with torch.no_grad(), torch.autocast(nets.device.type, torch.bfloat16):
+                rows.append(nets.encode(frames.images(at[:, None], row[at])[:, 0]).float())
+    return torch.cat(rows).unflatten(0, views.shape)
 
 
 def _to_tensor(images: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
