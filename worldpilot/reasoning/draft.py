@@ -1,0 +1,108 @@
+"""The reasoning service's draft: distilled on instructions as the reasoner puts them, and on people's questions."""
+
+import itertools
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from worldpilot.models.language import loaders
+from worldpilot.models.language.base import Request
+from worldpilot.models.language.distil import DraftConfig, export_draft, train_draft
+from worldpilot.models.language.grammar import JsonGrammar
+from worldpilot.models.language.tokenizer import Tokenizer
+from worldpilot.reasoning.instructions import pairs
+from worldpilot.reasoning.reasoner import MAX_TOKENS, check_instruction, messages
+from worldpilot.reasoning.schema import intent_schema
+
+FREE_TOKENS = 128  # of an answer without a grammar
+
+_FORMS = (
+    "What is {}?",
+    "Explain {} to a beginner.",
+    "Give me three tips about {}.",
+    "Write a short story about {}.",
+    "Why does {} matter?",
+    "Write a Python function that has to do with {}.",
+)
+_TOPICS = (
+    "a robot arm",
+    "the weather",
+    "cooking rice",
+    "gravity",
+    "a neural network",
+    "learning to swim",
+    "the history of Rome",
+    "a camera",
+    "prime numbers",
+    "electric motors",
+    "a good night's sleep",
+    "the moon",
+    "sorting a list",
+    "planting trees",
+    "writing an email",
+    "a control loop",
+    "the human heart",
+    "saving money",
+    "a warehouse",
+    "friction",
+)
+_HELD_TOPICS = ("a gearbox", "volcanoes", "reading books", "binary search")
+
+
+def make_draft(
+    target: str, config: DraftConfig, work: Path, out: Path, *, instructions: int, questions: int, command: str
+) -> dict[str, Any]:
+    """Distil a draft from a target and write it; run again to resume. Returns its manifest.
+
+    Args:
+        target: how `loaders.load` finds it.
+        config: the draft's sizes, and how it is trained.
+        work: folder of the target's texts, the checkpoint and the log.
+        out: folder of the draft.
+        instructions: to train on; a tenth as many, of other templates, are held out.
+        questions: to train on, answered without a grammar.
+        command: what this is done by, for the manifest.
+    """
+    model, tokenizer = loaders.load(target, "bfloat16")
+    prompts = instruction_requests(tokenizer, instructions, config.seed) + free_requests(tokenizer, questions)
+    held = instruction_requests(tokenizer, max(1, instructions // 10), config.seed, validation=True)
+    held += free_requests(tokenizer, questions // 5, validation=True)
+    draft, about = train_draft(model, tokenizer, prompts, held, config, work)
+    about = {"command": command, "seed": config.seed} | about
+    about["data"] |= {"instructions": instructions, "questions": min(questions, len(_FORMS) * len(_TOPICS))}
+    about["libraries"] = {"python": platform.python_version(), "torch": version("torch")}
+    return export_draft(draft, target, tokenizer, about, out)
+
+
+def instruction_requests(tokenizer: Tokenizer, count: int, seed: int, validation: bool = False) -> list[Request]:
+    """Instructions in scenes, each with its scene's grammar; ordered so that neighbours begin alike.
+
+    Args:
+        tokenizer: the target's.
+        count: how many.
+        seed: of scenes and instructions.
+        validation: of the templates that are kept from training.
+    """
+    grammars: dict[str, JsonGrammar] = {}
+    requests: dict[tuple[int, ...], Request] = {}
+    for pair in pairs(seed, validation):
+        prompt = tuple(tokenizer.chat(messages(check_instruction(pair.instruction), pair.scene)))
+        schema = intent_schema(pair.scene)
+        key = json.dumps(schema)
+        if key not in grammars:
+            grammars[key] = JsonGrammar(schema, tokenizer)
+        requests[prompt] = Request(prompt, MAX_TOKENS, end=tokenizer.end, grammar=grammars[key])
+        if len(requests) == count:
+            break
+    return [requests[prompt] for prompt in sorted(requests)]
+
+
+def free_requests(tokenizer: Tokenizer, count: int, validation: bool = False) -> list[Request]:
+    """Questions without a grammar, on topics of one side or the other, at most as many as there are."""
+    topics: Sequence[str] = _HELD_TOPICS if validation else _TOPICS
+    questions = (form.format(topic) for form, topic in itertools.product(_FORMS, topics))
+    prompts = (tuple(tokenizer.chat([{"role": "user", "content": question}])) for question in questions)
+    return [Request(prompt, FREE_TOKENS, end=tokenizer.end) for prompt in itertools.islice(prompts, count)]
