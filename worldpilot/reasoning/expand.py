@@ -24,6 +24,7 @@ APPROACH = 0.05  # of goal_pose: keeps the robot at the object
 SLOW = {"gentle": 0.35, "slow": 0.2}  # share of the largest speed that a pace allows
 MAINTAIN = 0.05  # weight of staying in a region [m²]
 OVERSPEED = 4.0  # weight of the squared excess over a speed limit [s²]
+_GO_ON = "go on with: "
 _STILL: Mapping[str, Any] = {"expression": "-speed"}
 CALM = 0.02  # weight of the speed where no term asks for motion [m s]
 
@@ -57,9 +58,9 @@ def expand(intent: Mapping[str, Any], scene: Scene) -> tuple[RewardSpec, str]:
     if not asks_motion and _STILL not in [term.params for term in terms] and "expression" in scene.plugins:
         terms.append(RewardTerm("expression", CALM, _STILL))
     terms, manner = _paced(terms, pace, scene)
-    sentence = "; ".join(draft.phrases + manner)
-    spec = RewardSpec(tuple(terms), name=sentence[:1].upper() + sentence[1:121])
-    return validate(spec, scene), sentence[:1].upper() + sentence[1:] + "."
+    name = _capital("; ".join(draft.phrases).removeprefix(_GO_ON))  # without the pace: "go on" does not keep it
+    spec = RewardSpec(tuple(terms), name=name[:120])
+    return validate(spec, scene), _capital("; ".join(draft.phrases + manner)) + "."
 
 
 def validate(spec: RewardSpec, scene: Scene) -> RewardSpec:
@@ -213,8 +214,7 @@ def _carry_on(draft: _Draft, scene: Scene) -> None:
     if reward is None:
         raise Inexpressible("the robot was stopped and has nothing to go on with; say what it shall do")
     draft.terms += [term for term in reward.terms if not _is_pace(term)]
-    name = reward.name.removeprefix("Go on with: ")
-    draft.phrases.append(f"go on with: {name}" if name else "go on with the present reward")
+    draft.phrases.append(_GO_ON + (reward.name or "the present reward"))
 
 
 def is_stop(reward: RewardSpec) -> bool:
@@ -342,6 +342,10 @@ def _wrap(angle: float) -> float:
 def _number(value: float) -> str:
     """A number as expressions write it."""
     return re.sub(r"e-0*", "e-", f"{value:.6g}")
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _list(goal: Mapping[str, float]) -> str:

@@ -1,31 +1,29 @@
-"""A language model with SmolLM2's tokenizer and random weights: what it says is nonsense, and quickly said."""
-
-from pathlib import Path
+"""A scene that is written down, with a body that turns and a robot that lifts."""
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs the extra `language`")
+from worldpilot.reasoning.scene import PICTURE_VIEW, Scene, Signal
+from worldpilot.types import RewardSpec, RewardTerm
+
+PLUGINS = frozenset({"goal_latent", "goal_pose", "tolerance", "smoothness", "expression"})
 
 
-@pytest.fixture(scope="session")
-def babbler(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its folder."""
-    from worldpilot.models.language.loaders import load_tokenizer, save
-    from worldpilot.models.language.transformer import Llama, LlamaConfig
-
-    tokenizer = load_tokenizer("smollm2")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=16,
-        layers=1,
-        heads=1,
-        kv_heads=1,
-        head_dim=16,
-        intermediate_size=16,
-        tied_embeddings=False,
-        context=2048,
+@pytest.fixture
+def scene() -> Scene:
+    return Scene(
+        task="push",
+        signals=(
+            Signal("block_x", "m", 0.02, -0.2, 0.2),
+            Signal("block_y", "m", -0.04, -0.1, 0.1),
+            Signal("block_yaw", "rad", 0.5),
+            Signal("gripper_x", "m", 0.1, -0.2, 0.2),
+            Signal("gripper_y", "m", 0.1, -0.2, 0.2),
+            Signal("gripper_z", "m", 0.05, 0.0, 0.15),
+            Signal("pitch", "rad", 0.1),
+            Signal("flow", "1"),
+        ),
+        plugins=PLUGINS,
+        view=PICTURE_VIEW,
+        max_speed=0.4,
+        reward=RewardSpec((RewardTerm("goal_pose", params={"x": 0.0, "y": 0.0}), RewardTerm("smoothness")), "Centre it"),
     )
-    folder = tmp_path_factory.mktemp("babbler")
-    save(Llama(config), tokenizer, folder)
-    return folder

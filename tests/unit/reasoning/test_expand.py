@@ -1,0 +1,148 @@
+"""From intents to rewards: what each says, what is out of reach, what contradicts itself."""
+
+import math
+from dataclasses import replace
+
+import jsonschema
+import pytest
+
+from worldpilot.planners.rewards import registry
+from worldpilot.reasoning.expand import Inexpressible, expand, is_stop
+from worldpilot.reasoning.schema import intent_schema
+from worldpilot.types import RewardSpec
+
+
+def terms(intent, scene) -> list[dict]:
+    """The terms of an intent that the scene's schema allows."""
+    jsonschema.validate(intent, intent_schema(scene))
+    return registry.to_dict(expand(intent, scene)[0])["terms"]
+
+
+def pose(intent, scene) -> dict:
+    """The parameters of its only goal_pose."""
+    (found,) = [term["params"] for term in terms(intent, scene) if term["plugin"] == "goal_pose"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("goal", "expected"),
+    [
+        ({"place": "block", "at": "left edge"}, {"x": -0.2, "y": -0.04}),
+        ({"place": "block", "at": "far edge"}, {"x": 0.02, "y": 0.1}),
+        ({"place": "block", "at": "near right corner"}, {"x": 0.2, "y": -0.1}),
+        ({"place": "block", "at": "centre"}, {"x": 0.0, "y": 0.0}),
+        ({"place": "block", "at": "5 -2.5 cm"}, {"x": 0.05, "y": -0.025}),
+        ({"place": "gripper", "at": "block"}, {"x": 0.02, "y": -0.04}),
+        ({"shift": "block", "way": "left", "by": "10 cm"}, {"x": -0.08, "y": -0.04}),
+        ({"shift": "block", "way": "far", "by": "2 inch"}, {"x": 0.02, "y": 0.0108}),
+        ({"shift": "block", "way": "near", "by": "a lot"}, {"x": 0.02, "y": -0.1}),  # ends where the space does
+        ({"turn": "block", "way": "left", "by": "90 deg"}, {"yaw": 0.5 + math.pi / 2}),
+        ({"turn": "block", "way": "right", "by": "0.5 rad"}, {"yaw": 0.0}),
+        ({"turn": "block", "way": "left", "by": "180 deg"}, {"yaw": 0.5 - math.pi}),  # within [-pi, pi)
+        ({"set": "block_yaw", "to": "-45 deg"}, {"x": 0.02, "y": -0.04, "yaw": -math.pi / 4}),
+        ({"set": "block_x", "to": "50 mm"}, {"x": 0.05, "y": -0.04}),
+        ({"keep": "block", "in": "place"}, {"x": 0.02, "y": -0.04}),
+    ],
+)
+def test_poses(scene, goal, expected):
+    found = pose({"goals": [goal]}, scene)
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-4)
+    body = next(iter(goal.values())).split("_")[0]
+    assert found["object"] == body
+    assert ("pusher" in found) == (body == "block")  # the robot is kept at what it pushes
+
+
+def test_two_goals_of_a_body_are_one_pose(scene):
+    found = pose(
+        {"goals": [{"place": "block", "at": "right edge"}, {"turn": "block", "way": "left", "by": "1 rad"}]}, scene
+    )
+    assert found["x"] == 0.2
+    assert found["yaw"] == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("goal", "expected"),
+    [
+        ({"set": "gripper_z", "to": "low"}, {"signal": "gripper_z", "upper": 0.05, "margin": 0.05}),
+        ({"set": "gripper_z", "to": "high"}, {"signal": "gripper_z", "lower": 0.1, "margin": 0.05}),
+        ({"keep": "block", "in": "left half"}, {"signal": "block_x", "upper": 0.0, "margin": 0.1}),
+        ({"keep": "gripper", "in": "far half"}, {"signal": "gripper_y", "lower": 0.0, "margin": 0.1}),
+        ({"avoid": "block", "of": "right edge"}, {"signal": "block_x", "upper": 0.1, "margin": 0.05}),
+    ],
+)
+def test_regions(scene, goal, expected):
+    (found,) = [term["params"] for term in terms({"goals": [goal]}, scene) if term["plugin"] == "tolerance"]
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("goal", "expected"),
+    [
+        ("stop", "-speed"),
+        ({"set": "gripper_z", "to": "8 cm"}, "-(gripper_z - 0.08)**2"),
+        ({"shift": "gripper", "way": "up", "by": "4 cm"}, "-(gripper_z - 0.09)**2"),
+        ({"set": "pitch", "to": "-0.5 rad"}, "-angle_diff(pitch, -0.5)**2"),
+        ({"set": "flow", "to": "0.7"}, "-(flow - 0.7)**2"),
+        ({"set": "flow", "to": "high"}, "flow"),
+        ({"avoid": "gripper", "of": "block"}, "-max(0.09 - hypot(gripper_x - block_x, gripper_y - block_y), 0)**2"),
+        ({"limit": "speed", "to": "5 cm/s"}, "-max(speed - 0.05, 0)**2"),
+    ],
+)
+def test_expressions(scene, goal, expected):
+    assert expected in [term["params"].get("expression") for term in terms({"goals": [goal]}, scene)]
+
+
+def test_paces_change_how_and_not_what(scene):
+    plain, gentle, slow, fast = (
+        terms({"goals": [{"place": "block", "at": "centre"}], **({"pace": pace} if pace else {})}, scene)
+        for pace in ("", "gentle", "slow", "fast")
+    )
+    assert gentle[:1] == slow[:1] == plain
+    assert [term["plugin"] for term in gentle[1:]] == ["smoothness", "expression"]
+    assert [term["plugin"] for term in slow[1:]] == ["expression"]
+    limits = [float(found[-1]["params"]["expression"].split(" - ")[1].split(",")[0]) for found in (gentle, slow)]
+    assert 0 < limits[1] < limits[0] < 0.4
+    assert fast[0]["params"]["discount"] < 0.9
+
+
+def test_going_on_keeps_the_reward_in_force_but_not_its_pace(scene):
+    found = terms({"goals": ["current", {"set": "gripper_z", "to": "low"}]}, scene)
+    assert [term["plugin"] for term in found] == ["goal_pose", "tolerance"]
+    assert found[0]["params"] == {"x": 0.0, "y": 0.0}
+
+
+def test_going_on_after_a_stop_is_going_on_with_what_was_before(scene):
+    stop = expand({"goals": ["stop"]}, scene)[0]
+    assert is_stop(stop)
+    stopped = replace(scene, reward=stop, before_stop=scene.reward)
+    assert terms({"goals": ["current"]}, stopped)[0]["params"] == {"x": 0.0, "y": 0.0}
+    with pytest.raises(Inexpressible, match="nothing to go on with"):
+        expand({"goals": ["current"]}, replace(scene, reward=stop))
+
+
+@pytest.mark.parametrize(
+    ("goals", "message"),
+    [
+        ([{"shift": "block", "way": "left", "by": "3 m"}], "block_x would be -2.98 m; it can be between -0.2 and 0.2"),
+        ([{"place": "block", "at": "90 0 cm"}], "block_x would be 0.9 m"),
+        ([{"set": "gripper_z", "to": "1 m"}], "gripper_z would be 1 m"),
+        ([{"place": "block", "at": "left edge"}, {"place": "block", "at": "right edge"}], "two different places"),
+    ],
+)
+def test_what_is_out_of_reach_or_contradicts_itself_is_refused(scene, goals, message):
+    with pytest.raises(Inexpressible, match=message):
+        expand({"goals": goals}, scene)
+
+
+def test_what_is_relative_to_something_unseen_is_refused(scene):
+    blind = replace(scene, signals=tuple(replace(signal, value=None) for signal in scene.signals))
+    with pytest.raises(Inexpressible, match="block_x, which has not been heard yet"):
+        expand({"goals": [{"shift": "block", "way": "left", "by": "some"}]}, blind)
+
+
+def test_going_on_again_and_again_keeps_its_name(scene):
+    spec, sentence = RewardSpec(()), ""
+    for _ in range(5):
+        spec, sentence = expand({"goals": ["current"], "pace": "slow"}, scene)
+        scene = replace(scene, reward=spec)
+    assert sentence == "Go on with: Centre it; slowly, at 8 cm/s at most."
