@@ -9,20 +9,15 @@ import pytest
 
 
 def support(name: str) -> ModuleType:
-    """A module of tests/support."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "support" / f"{name}.py")
+    """The module tests/support/<name>.py."""
+    path = Path(__file__).parent / "support" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="session")
-def tiny_language() -> ModuleType:
-    """The module tests/support/tiny_language.py: models and a grammar over a handful of tokens."""
-    return support("tiny_language")
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +30,15 @@ def tiny_artifact_builder() -> ModuleType:
 def tiny_artifact(tiny_artifact_builder: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole, real, untrained artifact of the Push-T shape, thresholds included. Copy it before changing it."""
     return tiny_artifact_builder.build(tmp_path_factory.mktemp("zoo") / "push_t")
+
+
+@pytest.fixture(scope="session")
+def language_models() -> ModuleType:
+    """The module tests/support/language_models.py: `babbler(folder)` and `parrot(folder, lessons, system)`."""
+    return support("language_models")
+
+
+@pytest.fixture(scope="session")
+def babbler(language_models: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a language model with random weights, of 2048 tokens of context."""
+    return language_models.babbler(tmp_path_factory.mktemp("babbler"))

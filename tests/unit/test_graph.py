@@ -89,6 +89,13 @@ def test_launch_file_starts_the_nodes_of_the_graph(launched: list[Any], graph: g
         assert [topic for topic, _ in made["remappings"]] == graph.remappable(node)
 
 
+def test_an_optional_node_runs_only_where_it_is_asked_for(launched: list[Any], graph: graphs.Graph) -> None:
+    defaults = {a.args[0]: a.kwargs["default_value"] for a in of(launched, "DeclareLaunchArgument")}
+    for node in graph.nodes.values():
+        assert defaults[node.name] == ("false" if node.optional else "true")
+    assert graph.nodes["reasoning"].optional
+
+
 def test_the_environment_of_the_nodes_gives_way_to_the_users(launched: list[Any], graph: graphs.Graph) -> None:
     made = {action.args[0]: action.args[1] for action in of(launched, "SetEnvironmentVariable")}
     assert {name: value.kwargs["default_value"] for name, value in made.items()} == graph.environment

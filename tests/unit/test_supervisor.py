@@ -114,10 +114,23 @@ def test_children_of_a_node_that_died_are_ended(scripts: Scripts) -> None:
         assert not psutil.Process().children(recursive=True)
 
 
+def test_an_optional_node_runs_only_where_it_is_asked_for(scripts: Scripts) -> None:
+    file = scripts.folder / "lib" / "p" / "a"
+    file.write_text("#!/bin/sh\n")
+    file.chmod(0o755)
+    nodes = {"a": NodeSpec("a", "p", "a", 1.0), "b": NodeSpec("b", "p", "a", 1.0, optional=True)}
+    graph = Graph(scripts.folder, {}, nodes)
+    assert set(Supervisor(graph, task="t").status) == {"a"}
+    assert set(Supervisor(graph, task="t", also=["b"]).status) == {"a", "b"}
+    assert set(Supervisor(graph, task="t", also=["b"], without=["b"]).status) == {"a"}
+
+
 def test_it_is_told_which_nodes_and_topics_there_are(scripts: Scripts) -> None:
     graph = Graph(scripts.folder, {}, {"a": NodeSpec("a", "p", "a", 1.0)})
     with pytest.raises(UnknownName, match="valid names: a"):
         Supervisor(graph, task="t", without=["b"])
+    with pytest.raises(UnknownName, match="valid names: a"):
+        Supervisor(graph, task="t", also=["b"])
     with pytest.raises(UnknownName, match="valid names: a"):
         Supervisor(graph, task="t", settings={"b": {}})
     with pytest.raises(UnknownName, match="topic"):

@@ -1,17 +1,16 @@
 """`worldpilot demo`: the graph over real DDS, the story, the report."""
 
 import argparse
-import importlib.util
 import os
-import sys
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from worldpilot import __version__, graph
+from worldpilot.cli import ros
 from worldpilot.errors import InvalidInput, UnknownName
-from worldpilot.supervisor import Supervisor, ros_environment
+from worldpilot.supervisor import Supervisor
 
 TASKS = ("push_t",)  # tasks that have a story
 
@@ -31,11 +30,7 @@ def run(args: argparse.Namespace) -> int:
         raise UnknownName("demo task", args.task, TASKS)
     if min(args.goal_s, args.swap_s) < 2 or args.seed < 0:
         raise InvalidInput("--goal-s and --swap-s must be at least 2 s, --seed at least 0")
-    if importlib.util.find_spec("worldpilot_nodes") is None:  # not sourced: once more, in the ROS environment
-        environment = ros_environment()
-        if environment.get("PYTHONPATH") == os.environ.get("PYTHONPATH"):
-            raise InvalidInput("the ROS workspace has no package worldpilot_nodes: run `make setup`")
-        os.execve(sys.executable, [sys.executable, "-m", "worldpilot.cli.main", *sys.argv[1:]], environment)
+    ros.enter()
     try:
         return _run(args)
     except KeyboardInterrupt:  # the supervisor has ended its nodes on the way here

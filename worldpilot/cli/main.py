@@ -20,6 +20,7 @@ COMMANDS = {
     "imagine": ("worldpilot.cli.imagine", "what the model imagines of an episode beside what came, as a picture"),
     "models": ("worldpilot.cli.models", "list and verify artifacts"),
     "rewards": ("worldpilot.cli.rewards", "list reward plugins, print their JSON schema, check a specification"),
+    "language": ("worldpilot.cli.language", "instruct the robot in words; the language model as a chat or a service"),
     "up": ("worldpilot.cli.up", "run the node graph under a supervisor (hosts without `ros2 launch`)"),
     "demo": ("worldpilot.cli.demo", "the whole story in simulation, with a report"),
 }

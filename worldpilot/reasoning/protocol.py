@@ -192,10 +192,8 @@ class Answer:
 
     def whole(self, text: str, finish: str, usage: Mapping[str, int]) -> dict[str, Any]:
         """All in one."""
-        if self._chat:
-            choice = {"message": {"role": "assistant", "content": text, "refusal": None}}
-        else:
-            choice = {"text": text}
+        message = {"role": "assistant", "content": text, "refusal": None}
+        choice = {"message": message} if self._chat else {"text": text}
         return self._object("", [self._choice(choice, finish)], usage=dict(usage))
 
     def piece(self, text: str, *, first: bool = False) -> dict[str, Any]:
@@ -240,7 +238,8 @@ def _json(body: bytes) -> Any:
 def _message(message: Mapping[str, Any]) -> Mapping[str, str]:
     content = message["content"]
     text = content if isinstance(content, str) else "".join(part["text"] for part in content)
-    return {"role": {"developer": "system"}.get(message["role"], message["role"]), "content": text}
+    role = "system" if message["role"] == "developer" else message["role"]
+    return {"role": role, "content": text}
 
 
 def _schema(response_format: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

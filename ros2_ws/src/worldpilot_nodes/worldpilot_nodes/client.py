@@ -15,7 +15,7 @@ from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
-from worldpilot_msgs.action import ReachGoal
+from worldpilot_msgs.action import ReachGoal, Reason
 from worldpilot_msgs.msg import Alert, GroundTruth, PlannerStatus
 from worldpilot_msgs.srv import InjectFault, SwapReward
 
@@ -56,6 +56,7 @@ class Client:
         self._swap = self._node.create_client(SwapReward, "mpc/swap_reward")
         self._inject = self._node.create_client(InjectFault, "sim/inject_fault")
         self._reach = ActionClient(self._node, ReachGoal, "mpc/reach_goal")
+        self._reason = ActionClient(self._node, Reason, "reasoning/reason")
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._thread = threading.Thread(target=self._spin, name="client", daemon=True)
@@ -165,6 +166,36 @@ class Client:
         reaching.start(handle)
         return reaching
 
+    def reason(
+        self,
+        instruction: str,
+        *,
+        propose: bool = False,
+        deadline: float = 0.0,
+        hear: Callable[[str], None] | None = None,
+    ) -> "Reasoning":
+        """Give an instruction in words; returns when it is accepted.
+
+        Args:
+            instruction: at most 2000 characters.
+            propose: only say which reward it would be.
+            deadline: from acceptance to result [s]; 0: the node's default.
+            hear: called with what the model says, piece by piece, in another thread.
+
+        Raises:
+            NotReady: there is no reasoning node.
+            InvalidInput: it is busy.
+        """
+        if not self._reason.wait_for_server(timeout_sec=self._timeout):
+            raise NotReady("reasoning/reason is not there; the node is optional: `worldpilot up --with reasoning`")
+        mode = Reason.Goal.PROPOSE if propose else Reason.Goal.APPLY
+        goal = Reason.Goal(instruction=instruction, mode=mode, deadline=deadline)
+        sent = self._reason.send_goal_async(goal, lambda m: hear(m.feedback.text) if hear is not None else None)
+        handle: Any = self._wait(sent, "reasoning/reason")
+        if not handle.accepted:
+            raise InvalidInput("reasoning/reason: busy with another instruction, or not active; try again later")
+        return Reasoning(handle)
+
     def _call(self, client: Any, request: Any) -> Any:
         return self._wait(client.call_async(request), client.srv_name)
 
@@ -205,3 +236,24 @@ class Reaching:
         answer = future.result()
         assert answer is not None
         self.result = answer.result
+
+
+class Reasoning:
+    """An instruction under way.
+
+    Args:
+        handle: of the accepted goal.
+    """
+
+    def __init__(self, handle: Any) -> None:
+        self._handle, self._answered = handle, threading.Event()
+        self._answer = handle.get_result_async()
+        self._answer.add_done_callback(lambda _: self._answered.set())
+
+    def cancel(self) -> None:
+        """Ask for its end; it comes within a round of decoding."""
+        self._handle.cancel_goal_async()
+
+    def result(self, timeout: float) -> Reason.Result | None:
+        """What became of it; None if it is under way still after `timeout` [s]."""
+        return self._answer.result().result if self._answered.wait(timeout) else None

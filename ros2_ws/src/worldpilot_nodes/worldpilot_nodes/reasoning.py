@@ -56,7 +56,8 @@ class ReasoningNode(PilotNode):
         self._values: dict[str, float] = {}  # of the signals
         self._latent_age = Age()
         self._alert: Alert | None = None  # the last that was not nominal
-        self._reward_id, self._before_stop = "", None  # in force; the last that was no stop
+        self._reward_id = ""  # of the reward in force
+        self._before_stop: RewardSpec | None = None  # the last in force that was no stop
         self._interrupted = threading.Event()
         self.at_cleanup(lambda: self._end(_result(Reason.Result.CANCELLED, "the node is shutting down")))
         self._worker = self.worker(self._work, lambda _, result: self._end(result), self._fail)
@@ -220,7 +221,9 @@ class ReasoningNode(PilotNode):
             raise NotReady(f"{client.srv_name} is not there: is mpc running?")
         answer = client.call(request, timeout)
         if answer is None:
-            raise NotReady(f"{client.srv_name} has not answered in {timeout:g} s; planner_status tells what is in force")
+            raise NotReady(
+                f"{client.srv_name} has not answered in {timeout:g} s; planner_status tells what is in force"
+            )
         return answer
 
 
@@ -234,9 +237,7 @@ class _Task:
         interrupted: set when the node stops working.
     """
 
-    def __init__(
-        self, handle: ServerGoalHandle, deadline: float, tokenizer: Any, interrupted: threading.Event
-    ) -> None:
+    def __init__(self, handle: ServerGoalHandle, deadline: float, tokenizer: Any, interrupted: threading.Event) -> None:
         self.handle, self._interrupted = handle, interrupted
         self._began = time.monotonic()
         self.deadline = self._began + (handle.request.deadline or deadline)  # time.monotonic() [s]

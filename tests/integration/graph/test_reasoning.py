@@ -1,0 +1,286 @@
+"""Instructions to a running graph: what is applied is in force, and nothing that goes wrong moves the robot otherwise.
+
+The language model is a small real one that knows four sentences by heart, so that what is said is known.
+"""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import psutil
+import pytest
+from action_msgs.msg import GoalStatus
+from rclpy.action.client import ActionClient
+from worldpilot_msgs.action import Reason
+from worldpilot_msgs.msg import PlannerStatus
+from worldpilot_msgs.srv import ListRewards, ListSignals, SwapReward
+
+from worldpilot.models.artifact import Artifact, zoo_path
+from worldpilot.planners.rewards import registry
+from worldpilot.reasoning.scene import Scene
+
+pytestmark = pytest.mark.slow
+
+STOP, WHY, SING, FAR = "stop", "why did you stop?", "sing a song", "to the far left corner, and stay on the left side"
+LESSONS = {
+    STOP: '{"goals":["stop"]}',
+    WHY: '{"answer":"stop"}',
+    SING: '{"refuse":"ability"}',
+    FAR: '{"goals":[{"place":"block","at":"far left corner"},{"keep":"block","in":"left half"},'
+    '{"avoid":"block","of":"right edge"}],"pace":"gentle"}',
+}
+POSE = {"name": "begin", "terms": [{"plugin": "goal_pose", "params": {"x": 0.0, "y": 0.0, "yaw": 0.0}}]}
+Result = Reason.Result
+
+
+@pytest.fixture(scope="module")
+def graph(start: Callable[..., Any], language_models: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    artifact = zoo_path("push_t")
+    model = Artifact.load(artifact).spec
+    system = Scene.of(model, {}, registry.available()).describe()
+    target, draft = language_models.parrot(tmp_path_factory.mktemp("parrot"), LESSONS, system)
+    language = {"language_model": str(target), "draft_model": str(draft), "method": "ssd", "dtype": "float32"}
+    run = start(artifact=artifact, without=["recorder"], also=["reasoning"], settings={"reasoning": language})
+    run.probe.listen("planner_status")
+    run.supervisor.wait_for("active", timeout=120)
+    run.model_id = model.model_id
+    return run
+
+
+@pytest.fixture
+def running(graph: Any) -> Any:
+    """The graph, under a reward that no instruction asks for."""
+    answer = graph.probe.call(SwapReward, "mpc/swap_reward", spec_json=json.dumps(POSE))
+    assert answer.accepted, answer.message
+    graph.before = answer.reward_id
+    graph.probe.wait_for("planner_status", lambda s: s.reward_id == answer.reward_id, timeout=5)
+    return graph
+
+
+class Instruction:
+    """An instruction sent to the action; its feedback and its result."""
+
+    def __init__(self, running: Any, instruction: str, **fields: Any) -> None:
+        self.feedback: list[Any] = []
+        self.heard, self.done = threading.Event(), threading.Event()
+        self.client = ActionClient(running.probe.node, Reason, "reasoning/reason")
+        assert self.client.wait_for_server(5.0)
+        goal = Reason.Goal(instruction=instruction, **fields)
+        self.handle = self._wait(self.client.send_goal_async(goal, feedback_callback=self._hear))
+        self.accepted = self.handle.accepted
+        if self.accepted:
+            self.handle.get_result_async().add_done_callback(self._finish)
+
+    def cancel(self) -> None:
+        self._wait(self.handle.cancel_goal_async())
+
+    def wait(self, timeout: float = 20.0) -> Any:
+        """The result, its goal's status beside it."""
+        assert self.done.wait(timeout), "the action has not ended"
+        return self.answer.result
+
+    @property
+    def ended(self) -> int:
+        self.wait()
+        return self.answer.status
+
+    @property
+    def text(self) -> str:
+        return "".join(feedback.text for feedback in self.feedback)
+
+    def _hear(self, message: Any) -> None:
+        self.feedback.append(message.feedback)
+        self.heard.set()
+
+    def _finish(self, future: Any) -> None:
+        self.answer = future.result()
+        self.done.set()
+
+    @staticmethod
+    def _wait(future: Any) -> Any:
+        done = threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        assert done.wait(10.0), "the action server has not answered"
+        return future.result()
+
+
+def in_force(running: Any) -> str:
+    """The id of the reward of a tick that begins now."""
+    now = running.probe.newest("planner_status").tick
+    return running.probe.wait_for("planner_status", lambda s: s.tick > now, timeout=5).message.reward_id
+
+
+def children(running: Any) -> list[psutil.Process]:
+    return psutil.Process(running.supervisor.status["reasoning"].pid).children(recursive=True)
+
+
+def test_an_instruction_becomes_the_reward_in_force(running: Any) -> None:
+    instruction = Instruction(running, FAR)
+    result = instruction.wait()
+    assert (result.status, result.message) == (Result.REWARD_APPLIED, "")
+    assert instruction.ended == GoalStatus.STATUS_SUCCEEDED
+    assert "far left corner" in result.rationale
+    status = running.probe.wait_for(
+        "planner_status", lambda s: s.tick >= result.in_force_tick, timeout=5, begin=0.0
+    ).message
+    assert status.reward_id == result.reward_id != running.before
+    assert json.loads(status.reward_json) == json.loads(result.spec_json)
+    assert instruction.text == LESSONS[FAR]
+    assert instruction.feedback[-1].tokens == result.tokens
+    assert result.method == "ssd"
+    assert result.tokens_per_round > 1
+    assert 0 < instruction.feedback[-1].elapsed <= result.seconds
+
+
+def test_a_proposed_reward_is_not_applied(running: Any) -> None:
+    result = Instruction(running, FAR, mode=Reason.Goal.PROPOSE).wait()
+    assert result.status == Result.REWARD_PROPOSED
+    assert registry.parse_spec(result.spec_json).terms
+    assert in_force(running) == running.before
+
+
+def test_what_cannot_be_done_is_refused_with_the_reason(running: Any) -> None:
+    instruction = Instruction(running, SING)
+    result = instruction.wait()
+    assert (result.status, result.spec_json) == (Result.REFUSED, "")
+    assert "cannot do that" in result.message
+    assert instruction.ended == GoalStatus.STATUS_ABORTED
+    assert in_force(running) == running.before
+
+
+def test_a_question_is_answered_from_what_is_the_case(running: Any) -> None:
+    answered = Instruction(running, WHY)
+    assert answered.wait().status == Result.ANSWERED
+    assert answered.ended == GoalStatus.STATUS_SUCCEEDED
+    assert "may move" in answered.wait().rationale
+    assert Instruction(running, STOP).wait().status == Result.REWARD_APPLIED
+    assert "the reward in force asks for it" in Instruction(running, WHY).wait().rationale
+
+
+def test_a_cancelled_instruction_ends_at_once_and_changes_nothing(running: Any) -> None:
+    instruction = Instruction(running, FAR)
+    assert instruction.heard.wait(10)
+    begin = time.monotonic()
+    instruction.cancel()
+    result = instruction.wait()
+    assert time.monotonic() - begin < 0.5
+    assert (result.status, result.spec_json) == (Result.CANCELLED, "")
+    assert instruction.ended == GoalStatus.STATUS_CANCELED
+    assert 0 < result.tokens < 40
+    assert in_force(running) == running.before
+
+
+def test_a_deadline_ends_an_instruction_and_changes_nothing(running: Any) -> None:
+    instruction = Instruction(running, FAR, deadline=0.05)
+    result = instruction.wait()
+    assert (result.status, result.spec_json) == (Result.DEADLINE, "")
+    assert instruction.ended == GoalStatus.STATUS_ABORTED
+    assert 0.05 <= result.seconds < 0.5
+    assert in_force(running) == running.before
+
+
+def test_one_at_a_time_another_is_rejected(running: Any) -> None:
+    first = Instruction(running, FAR)
+    second = Instruction(running, STOP)
+    assert not second.accepted
+    assert first.wait().status == Result.REWARD_APPLIED
+    assert Instruction(running, STOP).wait().status == Result.REWARD_APPLIED
+
+
+@pytest.mark.parametrize(
+    ("instruction", "fields", "says"),
+    [
+        ("x" * 2**20, {}, "at most 2000 characters"),
+        ("", {}, "empty"),
+        ("stop\x00", {}, "not text"),
+        (STOP, {"mode": 7}, "mode"),
+        (STOP, {"deadline": -1.0}, "deadline"),
+        (STOP, {"deadline": float("nan")}, "deadline"),
+    ],
+)
+def test_a_goal_that_makes_no_sense_says_why(running: Any, instruction: str, fields: dict[str, Any], says: str) -> None:
+    sent = Instruction(running, instruction, **fields)
+    assert (sent.wait().status, sent.ended) == (Result.INVALID, GoalStatus.STATUS_ABORTED)
+    assert says in sent.wait().message
+    assert sent.wait().seconds < 0.5
+    assert not sent.feedback
+
+
+def test_a_draft_that_is_killed_meanwhile_changes_nothing(running: Any) -> None:
+    undisturbed = Instruction(running, FAR).wait()
+    instruction = Instruction(running, FAR)
+    assert instruction.heard.wait(10)
+    killed = children(running)
+    assert killed
+    for process in killed:
+        process.kill()
+    result = instruction.wait()
+    assert result.status == Result.REWARD_APPLIED
+    assert (result.spec_json, instruction.text) == (undisturbed.spec_json, LESSONS[FAR])
+    assert Instruction(running, STOP).wait().status == Result.REWARD_APPLIED
+    assert running.supervisor.status["reasoning"].starts == 1
+
+
+@pytest.fixture
+def silent(running: Any) -> Iterator[Any]:
+    """The graph with a planner that hangs."""
+    running.supervisor.kill("mpc", signal.SIGSTOP)
+    yield running
+    running.supervisor.kill("mpc", signal.SIGCONT)
+    running.probe.wait_for("planner_status", lambda s: s.state == PlannerStatus.RUNNING, timeout=10)
+
+
+def test_a_planner_that_hangs_is_told_from_a_refusal(silent: Any) -> None:
+    instruction = Instruction(silent, STOP)
+    result = instruction.wait()
+    assert (result.status, instruction.ended) == (Result.UNAVAILABLE, GoalStatus.STATUS_ABORTED)
+    assert "mpc/list_signals has not answered in 1 s" in result.message
+
+
+def test_a_swap_that_the_planner_refuses_is_passed_on(silent: Any) -> None:
+    node = silent.probe.node  # plays the planner
+
+    def list_signals(_: Any, response: Any) -> Any:
+        response.model_id = silent.model_id
+        return response
+
+    def list_rewards(_: Any, response: Any) -> Any:
+        response.names = list(registry.available())
+        return response
+
+    def swap_reward(request: Any, response: Any) -> Any:
+        response.message = f"not now: {len(json.loads(request.spec_json)['terms'])} terms"
+        response.reward_id = "kept"
+        return response
+
+    services = [
+        node.create_service(ListSignals, "mpc/list_signals", list_signals),
+        node.create_service(ListRewards, "mpc/list_rewards", list_rewards),
+        node.create_service(SwapReward, "mpc/swap_reward", swap_reward),
+    ]
+    instruction = Instruction(silent, STOP)
+    while instruction.wait().status == Result.UNAVAILABLE:  # not discovered yet
+        instruction = Instruction(silent, STOP)
+    result = instruction.wait()
+    for service in services:
+        node.destroy_service(service)
+    assert (result.status, instruction.ended) == (Result.SWAP_REFUSED, GoalStatus.STATUS_ABORTED)
+    assert (result.message, result.reward_id) == ("not now: 1 terms", "kept")
+    assert registry.parse_spec(result.spec_json).terms
+
+
+def test_the_robot_goes_on_when_the_node_dies(running: Any) -> None:
+    begin = time.monotonic()
+    left = children(running)
+    running.supervisor.kill("reasoning")
+    running.supervisor.wait_for("waiting", ["reasoning"], timeout=5)
+    _, alive = psutil.wait_procs(left, timeout=3)
+    assert not alive
+    running.supervisor.wait_for("active", ["reasoning"], timeout=60)
+    statuses = [heard.message for heard in running.probe.since("planner_status", begin)]
+    assert {status.state for status in statuses} == {PlannerStatus.RUNNING}
+    assert Instruction(running, STOP).wait().status == Result.REWARD_APPLIED
