@@ -33,6 +33,12 @@ def tiny_artifact(tiny_artifact_builder: ModuleType, tmp_path_factory: pytest.Te
 
 
 @pytest.fixture(scope="session")
+def tiny_language() -> ModuleType:
+    """The module tests/support/tiny_language.py: models and a grammar small enough to enumerate."""
+    return support("tiny_language")
+
+
+@pytest.fixture(scope="session")
 def language_models() -> ModuleType:
     """The module tests/support/language_models.py: `babbler(folder)` and `parrot(folder, lessons, system)`."""
     return support("language_models")
