@@ -1,6 +1,8 @@
-"""`worldpilot train world-model|action-prior`: long jobs with checkpoints; run again to resume."""
+"""`worldpilot train world-model|action-prior|language-draft`: long jobs with checkpoints; run again to resume."""
 
 import argparse
+import json
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +14,18 @@ if TYPE_CHECKING:
     from worldpilot.models.data.episodes import EpisodeStore
 
 Config = TypeVar("Config", bound=Any)
+
+DRAFT_SETTINGS = (
+    "steps",
+    "batch",
+    "layers",
+    "hidden_size",
+    "heads",
+    "kv_heads",
+    "intermediate_size",
+    "head_size",
+    "seed",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +50,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         for field in fields(config):
             default = f"default: {field.default}" if kind == "action-prior" else f"small: {field.default}"
             sub.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=None, help=default)
+    _add_draft(kinds.add_parser("language-draft"))
+
+
+def _add_draft(sub: argparse.ArgumentParser) -> None:
+    """Options of a draft's distillation, without its imports: world models are trained without the extra `language`."""
+    sub.add_argument("--target", default="reasoning", help="the language model it drafts for: a name or a path")
+    sub.add_argument("--out", type=Path, required=True, help="folder of the target's texts, checkpoint and log")
+    sub.add_argument("--artifact", type=Path, required=True, help="folder that gets the draft")
+    sub.add_argument("--instructions", type=int, default=1500, help="answered under the reasoning service's grammar")
+    sub.add_argument("--questions", type=int, default=60, help="answered freely")
+    sub.add_argument("--threads", type=int, default=None, help="torch threads")
+    for name in DRAFT_SETTINGS:
+        sub.add_argument(f"--{name.replace('_', '-')}", type=int, default=None, help="see models/language/distil.py")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.kind == "language-draft":
+        return _run_draft(args)
     store = EpisodeStore(args.data)
     if "action" not in store.meta:
         raise InvalidInput(f"{args.data}: dataset.json says nothing of the action; collect or import the data anew")
@@ -57,6 +86,24 @@ def run(args: argparse.Namespace) -> int:
         train(store, spec, args.out, model, _given(args, train_preset(args.preset)))
     else:
         train_prior(store, spec, args.world_model, args.out, _given(args, PriorTrainConfig()))
+    return 0
+
+
+def _run_draft(args: argparse.Namespace) -> int:
+    from worldpilot.models.language.distil import DraftConfig
+    from worldpilot.reasoning.draft import make_draft
+
+    given = {name: getattr(args, name) for name in DRAFT_SETTINGS if getattr(args, name) is not None}
+    manifest = make_draft(
+        args.target,
+        DraftConfig(**given),
+        args.out,
+        args.artifact,
+        instructions=args.instructions,
+        questions=args.questions,
+        command=" ".join(("worldpilot train language-draft", *sys.argv[3:])),
+    )
+    print(json.dumps(manifest["metrics"], indent=2))
     return 0
 
 
