@@ -251,6 +251,7 @@ def serve(connection: Connection, source: DraftSource) -> None:
         with torch.inference_mode():
             try:
                 draft = Draft(load_model(source.source, source.dtype, source.device), source.config, source.context)
+                draft.measure(1)  # the first forwards take longer than others
                 if source.tokenizer is not None:
                     source.tokenizer.llguidance()  # so that the first grammar doesn't have to wait for it
             except WorldpilotError as error:

@@ -134,11 +134,12 @@ def test_the_residual_of_another_law_than_was_sampled_from_is_found_out(tiny_lan
     assert distance(law, tiny_language.exact_law(target, REQUEST)) > 0.01
 
 
-def transition_p_value(target: Any, tokens: tuple[int, ...], temperature: float) -> float:
+def transition_p_value(target: Any, texts: list[tuple[int, ...]], temperature: float) -> float:
     """Chi-square of the counts of (two tokens, the next) against the target's table."""
     v = len(target.logits)
     counts = np.zeros((v, v, v))
-    np.add.at(counts, (tokens[:-2], tokens[1:-1], tokens[2:]), 1)
+    for text in texts:
+        np.add.at(counts, (text[:-2], text[1:-1], text[2:]), 1)
     expected = (target.logits / temperature).softmax(-1).numpy() * counts.sum(-1, keepdims=True)
     cells = expected > 5
     statistic = ((counts - expected)[cells] ** 2 / expected[cells]).sum()
@@ -146,24 +147,19 @@ def transition_p_value(target: Any, tokens: tuple[int, ...], temperature: float)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("way", "honest"), [("AR", True), ("SD", True), ("SSD", True), ("a residual with q instead of q'", False)]
-)
+@pytest.mark.parametrize(("way", "honest"), [("SD", True), ("SSD", True), ("a residual with q instead of q'", False)])
 def test_a_hundred_thousand_tokens_have_the_targets_law(tiny_language: ModuleType, way: str, honest: bool) -> None:
-    target, draft = tiny_language.table_pair(3, seed=4, distance=0.7)
-    config = DraftConfig(6, 3, scale=0.5, top=1)
+    target, draft = tiny_language.table_pair(3, seed=4, distance=0.15)
+    config = DraftConfig(12, 1, scale=0.5, top=1)
     rng = np.random.default_rng(0)
     made = {
-        "AR": lambda: Silent(),
         "SD": lambda: Serial(Draft(draft, config, 4096)),
-        "SSD": lambda: tiny_language.EagerTree(Draft(draft, config, 4096), lambda: int(rng.integers(9))),
+        "SSD": lambda: tiny_language.EagerTree(Draft(draft, config, 4096), lambda: int(rng.choice([0, 1, 6, ALL]))),
         "a residual with q instead of q'": lambda: Liar(Draft(draft, config, 4096), 0.5, 1),
     }
     decoder = SpeculativeDecoder(target, made[way]())
-    tokens: tuple[int, ...] = ()
-    for seed in range(50):
-        tokens += decoder.generate(Request((0, 1), max_tokens=2000, temperature=1.0, seed=seed)).tokens
-    p_value = transition_p_value(target, tokens, 1.0)
+    texts = [decoder.generate(Request((0, 1), max_tokens=200, temperature=1.0, seed=i)).tokens for i in range(510)]
+    p_value = transition_p_value(target, texts, 1.0)
     assert p_value > 1e-3 if honest else p_value < 1e-9
 
 
@@ -192,7 +188,7 @@ def test_hits_misses_and_abandoned_trees_leave_the_sample_as_it_is(
     """SSD says what SD says, token for token and at any temperature, as the randomness is keyed by position."""
     rng = np.random.default_rng(seed)
     target, draft = tiny_language.table_pair(vocabulary, seed=seed, distance=float(rng.uniform(0, 1.5)))
-    choices = [tuple(np.flatnonzero(rng.random(vocabulary) < 0.5)) for _ in range(vocabulary)]
+    choices = [tuple(np.flatnonzero(rng.random(vocabulary) < 0.5).tolist()) for _ in range(vocabulary)]
     allowed = {token: row for token, row in enumerate(choices) if row}
     request = Request(
         prompt=tuple(rng.integers(0, vocabulary, rng.integers(1, 5)).tolist()),

@@ -1,0 +1,258 @@
+"""The language engine: models loaded, timed on this machine, and the fastest of AR, SD and SSD chosen."""
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
+from typing import Self
+
+import torch
+
+from worldpilot.errors import InvalidInput, NotReady, UnknownName
+from worldpilot.models.language.base import Cancelled, Generation, OnTokens, Request
+from worldpilot.models.language.context import Context, Model
+from worldpilot.models.language.decoders import Serial, Silent, SpeculativeDecoder, Speculator
+from worldpilot.models.language.draft_worker import Beside, DraftSource
+from worldpilot.models.language.fan_out import Outcomes
+from worldpilot.models.language.loaders import DTYPES, load, load_model
+from worldpilot.models.language.speculation import Draft, DraftConfig
+from worldpilot.models.language.speed import Times, ar_rate, hit_rate, longest_hidden, sd_rate, ssd_rate
+
+log = logging.getLogger(__name__)
+
+METHODS = ("auto", "ar", "sd", "ssd")
+LOOKAHEADS = range(1, 17)
+VERIFIED = (0, 1, 2, 4, 6, 8, 12, 16)  # drafted tokens for which verification is timed
+WORTH = 1.03  # what a method has to gain to be chosen over a simpler one
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """What to load, where, and how to speculate."""
+
+    target: str = "smollm2"
+    draft: str | None = "draft"  # None: nothing drafts
+    method: str = "auto"  # one of METHODS
+    dtype: str = "auto"  # of the target: bfloat16 where the hardware computes in it, otherwise float32
+    draft_dtype: str = "float32"
+    device: str = "cpu"
+    draft_device: str = "cpu"
+    threads: int = 1  # of the target on a CPU; for the whole process, as torch has it
+    draft_threads: int = 1
+    cores: tuple[int, int] | None = None  # the target's and the draft's processor core; None: any
+    context: int = 2048  # the longest text, prompt and output together
+    lookahead: int | None = None  # K; None: from the times measured
+    budget: int = 16  # B, branches of SSD's tree
+    scale: float = 1.0  # C of Saguaro sampling
+    top: int = 4  # F of Saguaro sampling
+    acceptance: float = 0.8  # the chance that a drafted token is accepted, for choosing the lookahead and the method
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UnknownName("method", self.method, METHODS)
+        for dtype in (self.dtype, self.draft_dtype):
+            if dtype != "auto" and dtype not in DTYPES:
+                raise UnknownName("dtype", dtype, ["auto", *DTYPES])
+        if self.draft is None and self.method in ("sd", "ssd"):
+            raise InvalidInput(f"engine: method {self.method!r} needs a draft; name one, or use 'ar'")
+        if min(self.threads, self.draft_threads) < 1 or self.context < 2 or not 0 < self.acceptance < 1:
+            raise InvalidInput(
+                "engine: threads must be at least 1, context at least 2 and acceptance within (0, 1), "
+                f"got {self.threads}, {self.draft_threads}, {self.context}, {self.acceptance}"
+            )
+        if self.cores is not None and (self.threads, self.draft_threads) != (1, 1):
+            raise InvalidInput("engine: bound to a core, target and draft run on one thread each; set cores to None")
+        self.speculation(self.lookahead or 1)
+
+    def speculation(self, lookahead: int) -> DraftConfig:
+        """How the draft speculates. Raises InvalidInput where it cannot."""
+        return DraftConfig(lookahead, self.budget, self.scale, self.top)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The method chosen, and the rates [tokens/s] that the times predict for each there is."""
+
+    method: str
+    lookahead: int  # 0: nothing is drafted
+    rates: dict[str, float]
+    times: Times
+
+
+class Engine:
+    """A `Decoder` with its tokenizer. One text at a time: a second call waits for the first.
+
+    `report` says in a few lines which method was chosen, and why; `choice` has the figures.
+
+    Raises:
+        NotReady: a named model's package is not installed, or the draft's process does not start.
+        ArtifactError: a file that is not what it should be.
+        UnknownName, InvalidInput: what the configuration asks for does not exist or does not fit together.
+    """
+
+    def __init__(self, config: EngineConfig | None = None) -> None:
+        self.config = config = config or EngineConfig()
+        torch.set_num_threads(config.threads)
+        self._lock = threading.Lock()
+        dtype = _best_dtype(config.device) if config.dtype == "auto" else config.dtype
+        target, self.tokenizer = load(config.target, dtype, config.device)
+        self.context = min(config.context, target.config.context)
+        draft = None if config.draft is None or config.method == "ar" else self._load_draft(target)
+        with torch.inference_mode(), self._bound():
+            self.choice, why = self._choose(target, draft)
+        self.method = self.choice.method
+        self._decoder = SpeculativeDecoder(target, self._speculator(draft), self.context)
+        self.report = _describe(self.choice, config, why)
+        log.info(self.report)
+
+    def generate(
+        self, request: Request, on_tokens: OnTokens | None = None, cancelled: Cancelled | None = None
+    ) -> Generation:
+        """See `Decoder`."""
+        with self._lock, self._bound():
+            return self._decoder.generate(request, on_tokens, cancelled)
+
+    def close(self) -> None:
+        """See `Decoder`."""
+        with self._lock:
+            self._decoder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _load_draft(self, target: Model) -> Model:
+        config = self.config
+        draft = load_model(config.draft or "", config.draft_dtype, config.draft_device)
+        if draft.config.vocab_size != target.config.vocab_size:
+            raise InvalidInput(
+                f"engine: the draft {config.draft!r} has {draft.config.vocab_size} tokens and the target "
+                f"{config.target!r} {target.config.vocab_size}; they need one tokenizer"
+            )
+        return draft
+
+    def _choose(self, target: Model, draft: Model | None) -> tuple[Choice, str]:
+        """The fastest method that the configuration and the machine allow, and why not another."""
+        config = self.config
+        verify = time_verification(target, self.context)
+        if draft is None:
+            times = Times(verify, float("nan"), float("nan"))
+            return Choice("ar", 0, {"ar": ar_rate(times)}, times), "no draft to speculate" * (config.method != "ar")
+        probe = Draft(draft, config.speculation(LOOKAHEADS[-1] // 2), self.context)
+        times = Times(verify, *probe.measure())
+        candidates = list(LOOKAHEADS) if config.lookahead is None else [config.lookahead]
+        rates, lookaheads, why = {"ar": ar_rate(times)}, {"ar": 0}, ""
+        lookaheads["sd"] = max(candidates, key=lambda k: sd_rate(times, config.acceptance, k))
+        rates["sd"] = sd_rate(times, config.acceptance, lookaheads["sd"])
+        obstacle = _no_device_of_its_own(config)
+        if config.method == "ssd" or not obstacle:
+
+            def rate(k: int) -> float:
+                hits = hit_rate(config.acceptance, k, config.budget, Outcomes())
+                return ssd_rate(times, config.acceptance, k, hits)
+
+            hidden = [k for k in candidates if k <= longest_hidden(times, candidates)]
+            lookaheads["ssd"] = max(hidden, key=rate)
+            rates["ssd"] = rate(lookaheads["ssd"])
+        else:
+            why = obstacle
+        method = config.method
+        if method == "auto":
+            method = "ar"
+            for better in ("sd", "ssd"):
+                if better in rates and rates[better] > WORTH * rates[method]:
+                    method = better
+            if "ssd" in rates and method != "ssd":
+                why = f"SSD would not pay: {rates['ssd']:.0f} tokens/s against {rates[method]:.0f}"
+        return Choice(method, lookaheads[method], rates, times), why
+
+    def _speculator(self, draft: Model | None) -> Speculator:
+        config, choice = self.config, self.choice
+        if draft is None or choice.method == "ar":
+            return Silent()
+        speculation = config.speculation(choice.lookahead)
+        if choice.method == "sd":
+            return Serial(Draft(draft, speculation, self.context))
+        source = DraftSource(
+            config.draft or "",
+            speculation,
+            self.context,
+            self.tokenizer,
+            config.draft_dtype,
+            config.draft_device,
+            core=None if config.cores is None else config.cores[1],
+            threads=config.draft_threads,
+        )
+        beside = Beside(source)
+        try:
+            beside.wait()
+        except NotReady:
+            beside.close()
+            raise
+        return beside
+
+    @contextlib.contextmanager
+    def _bound(self) -> Iterator[None]:
+        """The calling thread bound to the target's core, if the configuration says so."""
+        if self.config.cores is None:
+            yield
+            return
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {self.config.cores[0]})
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, before)
+
+
+def time_verification(target: Model, context: int, text: int = 128, repeats: int = 5) -> dict[int, float]:
+    """The median time [s] for the target to read 1 + k tokens behind a text, for each k of `VERIFIED`."""
+    text = min(text, context - VERIFIED[-1] - 1)
+    reader = Context(target, context)
+    reader.read([0] * max(text, 1), last=0)
+    times: dict[int, list[float]] = {k: [] for k in VERIFIED if max(text, 1) + 1 + k <= context}
+    for _ in range(repeats + 1):
+        for k, measured in times.items():
+            start = time.perf_counter()
+            float(reader.read([0] * (1 + k))[-1, 0])  # waits for the device
+            measured.append(time.perf_counter() - start)
+            reader.keep(max(text, 1))
+    return {k: median(measured[1:]) for k, measured in times.items()}  # the first warms up
+
+
+def _best_dtype(device: str) -> str:
+    fast = device != "cpu" or torch.cpu._is_avx512_bf16_supported()
+    return "bfloat16" if fast else "float32"
+
+
+def _no_device_of_its_own(config: EngineConfig) -> str:
+    """Why target and draft cannot work side by side; empty if they can."""
+    if config.device != config.draft_device:
+        return ""
+    if config.device != "cpu":
+        return f"target and draft share {config.device}"
+    cores = len(os.sched_getaffinity(0))
+    needed = config.threads + config.draft_threads
+    return f"target and draft need {needed} processor cores, there are {cores}" if cores < needed else ""
+
+
+def _describe(choice: Choice, config: EngineConfig, why: str) -> str:
+    """For people."""
+    rates = ", ".join(f"{name.upper()} {rate:.0f}" for name, rate in choice.rates.items())
+    lines = [
+        f"{choice.method.upper()}" + (f", {choice.lookahead} tokens drafted at a time" if choice.lookahead else "")
+    ]
+    if why:
+        lines[0] += f" ({why})"
+    lines.append(f"tokens/s to be expected at an acceptance of {config.acceptance}: {rates}")
+    times = choice.times
+    timed = f"a verification takes {1e3 * times.verification(choice.lookahead):.1f} ms"
+    if choice.lookahead:
+        timed += f", a draft step {1e3 * times.step:.1f} ms, a step of the tree {1e3 * times.tree_step:.1f} ms"
+    return "\n".join([*lines, timed])
