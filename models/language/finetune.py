@@ -57,7 +57,7 @@ class FinetuneConfig:
     clip: float = 1.0
     seed: int = 0
     log_every: int = 20  # steps
-    evaluate_every: int = 200
+    evaluate_every: int = 300
 
     def __post_init__(self) -> None:
         if min(self.rank, self.layers, self.epochs, self.batch_tokens, self.log_every, self.evaluate_every) < 1:

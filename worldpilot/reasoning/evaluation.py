@@ -246,6 +246,8 @@ class Stage:
         match condition:
             case {"at": goal, "within": within}:
                 return all(abs(_end(track[name]) - value) <= within for name, value in goal.items())
+            case {"ends": bounds}:
+                return all(_within(_end(track[name]), *ends) for name, ends in bounds.items())
             case {"moved": goal, "within": within}:
                 ends = {name: _end(track[name]) - track[name][0] for name in goal}
                 return all(abs(ends[name] - value) <= within for name, value in goal.items())
@@ -255,9 +257,8 @@ class Stage:
                 return _angle(yaw[-1], degrees) <= within
             case {"inside": bounds, "share": share}:
                 kept = np.ones(len(yaw) - settled, bool)
-                for name, (low, high) in bounds.items():
-                    value = track[name][settled:]
-                    kept &= (value >= (-np.inf if low is None else low)) & (value <= (np.inf if high is None else high))
+                for name, ends in bounds.items():
+                    kept &= _within(track[name][settled:], *ends)
                 return bool(kept.mean() >= share)
             case {"still": most}:
                 places = [value for name, value in track.items() if not name.endswith("_yaw")]
@@ -296,6 +297,11 @@ def _limits_pace(term: RewardTerm) -> bool:
 def _end(values: npt.NDArray[np.float64]) -> float:
     """Where a signal ends: its mean over the last half second."""
     return float(values[-5:].mean())
+
+
+def _within(value: Any, low: float | None, high: float | None) -> Any:
+    """Whether a value, or each of an array, lies between two bounds, of which either may be open."""
+    return (value >= (-np.inf if low is None else low)) & (value <= (np.inf if high is None else high))
 
 
 def _angle(radians: float, degrees: float) -> float:

@@ -154,12 +154,11 @@ def _both(rng: Rng, scene: Scene) -> Pair | None:
         return None
     if first.about and rng.random() < 0.5:
         second = _goal(rng, replace(scene, has_goal=False), str(rng.choice(["shift", "turn", "angle", "place"])), "it")
-        axes = [_axes(scene, goal) for said in (first, second) if said for goal in said.goals]
-        if second is None or second.about != first.about or len(axes) != 2 or axes[0] & axes[1]:
+        if second is None or second.about != first.about:
             return None
     else:
         second = _goal(rng, scene, str(rng.choice(_CONDITIONS)))
-    if second is None or set(map(str, second.goals)) & set(map(str, first.goals)):
+    if second is None or _clash(scene, first, second):
         return None
     goals = [*first.goals, *(goal for goal in second.goals if goal != "current")]
     text, template = _choose(rng, words.AND, "and", a=first.text, b=second.text)
@@ -171,15 +170,26 @@ def _both(rng: Rng, scene: Scene) -> Pair | None:
     return Pair(text, scene, intent, f"{first.template} + {second.template} + {template}")
 
 
-def _axes(scene: Scene, goal: Goal) -> frozenset[str]:
-    """Which coordinates a goal of a body is about: two about the same would contradict each other."""
+def _clash(scene: Scene, first: Said, second: Said) -> bool:
+    """Whether two goals are about the same coordinate: they would contradict each other."""
+    aims = [{aim for goal in said.goals for aim in _aims(scene, goal)} for said in (first, second)]
+    return bool(aims[0] & aims[1])
+
+
+def _aims(scene: Scene, goal: Goal) -> set[str]:
+    """The signals that a goal gives a value, or a part of their range."""
     match goal:
-        case {"place": _, "at": at}:
-            edge = at in EDGES
-            return frozenset({scene.view.ways[at.split()[0]][0]}) if edge else frozenset({"x", "y"})
-        case {"shift": _, "way": way}:
-            return frozenset({scene.view.ways[way][0]})
-    return frozenset({"yaw"})
+        case {"place": body, "at": at} if at in EDGES:
+            return {f"{body}_{scene.view.ways[at.split()[0]][0]}"}
+        case {"place": body} | {"keep": body} | {"avoid": body}:
+            return {f"{body}_x", f"{body}_y"}
+        case {"shift": body, "way": way}:
+            return {f"{body}_{scene.view.ways[way][0]}"}
+        case {"turn": body}:
+            return {f"{body}_yaw"}
+        case {"set": signal}:
+            return {signal}
+    return set()
 
 
 # --- kinds of goals ----------------------------------------------------------------------------------------------

@@ -52,13 +52,13 @@ class Layout:
 LAYOUTS: Mapping[str, Layout] = {
     "push_t": Layout(
         PICTURE_VIEW,
-        {"block_x": (-0.15, 0.15), "block_y": (-0.15, 0.15), "pusher_x": (-0.22, 0.22), "pusher_y": (-0.22, 0.22)},
+        {"block_x": (-0.13, 0.13), "block_y": (-0.13, 0.13), "pusher_x": (-0.22, 0.22), "pusher_y": (-0.22, 0.22)},
     ),
     "push_cube": Layout(
         ROBOT_VIEW,
         {
-            "cube_x": (-0.11, 0.11),
-            "cube_y": (-0.15, 0.15),
+            "cube_x": (-0.1, 0.1),
+            "cube_y": (-0.14, 0.14),
             "gripper_x": (-0.15, 0.15),
             "gripper_y": (-0.19, 0.19),
             "gripper_z": (0.015, 0.14),

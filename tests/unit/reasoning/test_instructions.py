@@ -1,0 +1,89 @@
+"""Training pairs: seeded, expressible in their scenes, and neither template nor wording of the evaluation set."""
+
+import itertools
+import re
+
+import jsonschema
+import pytest
+
+from worldpilot.reasoning import phrases
+from worldpilot.reasoning.evaluation import load_questions
+from worldpilot.reasoning.expand import Inexpressible, expand
+from worldpilot.reasoning.instructions import Pair, held, pairs
+from worldpilot.reasoning.scene import Scene
+from worldpilot.reasoning.schema import intent_schema
+
+_NUMBERS = "|".join(sorted((word.split()[-1] for word in phrases.NUMBERS.values()), key=len, reverse=True))
+_THINGS = "|".join({*phrases.OBJECTS, *phrases.ROBOTS, *phrases.STRANGERS, "t", "tee", "piece", "dice", "die"})
+_WAYS = "left|right|top|bottom|upper|lower|far|near|up|down|upwards?|downwards?|leftwards?|rightwards?"
+
+
+def skeleton(text: str) -> str:
+    """What is left of a text without its numbers, things, directions, punctuation and politeness."""
+    text = re.sub(r"[-+]?\d+(\.\d+)?", " 0 ", text.lower())
+    text = re.sub(r"[^a-z0' -]", " ", text)
+    for pattern, mark in ((_NUMBERS, "0"), (_THINGS, "B"), (_WAYS, "D"), ("please|now|robot", "")):
+        text = re.sub(rf"\b({pattern})\b", mark, text)
+    return " ".join(text.split())
+
+
+@pytest.fixture(scope="module")
+def some() -> list[Pair]:
+    return list(itertools.islice(pairs(0), 4000))
+
+
+def test_the_seed_decides(some):
+    again = list(itertools.islice(pairs(0), 50))
+    assert [(pair.instruction, pair.intent) for pair in again] == [(p.instruction, p.intent) for p in some[:50]]
+    assert [pair.instruction for pair in itertools.islice(pairs(1), 50)] != [p.instruction for p in some[:50]]
+
+
+def test_validation_has_templates_of_its_own(some):
+    kept = list(itertools.islice(pairs(0, validation=True), 300))
+    assert all(held(pair.template) for pair in kept)
+    assert not any(held(pair.template) for pair in some)
+
+
+def test_every_answer_can_be_said_in_its_scene(some):
+    validators: dict[Scene, jsonschema.Draft202012Validator] = {}
+    for pair in some:
+        key = pair.scene.describe()
+        if key not in validators:
+            validators[key] = jsonschema.Draft202012Validator(intent_schema(pair.scene))
+        validators[key].validate(dict(pair.intent))
+
+
+def test_nearly_every_goal_is_a_reward(some):
+    """Only what leads out of reach isn't: "three metres to the left" is understood, and then refused."""
+    reasons = []
+    rewards = [pair for pair in some if "goals" in pair.intent and "current" not in pair.intent["goals"]]
+    for pair in rewards:
+        try:
+            expand(pair.intent, pair.scene)
+        except Inexpressible as error:
+            reasons.append(str(error))
+    assert len(reasons) < 0.1 * len(rewards)
+    assert all("it can be between" in reason for reason in reasons)
+
+
+def test_texts_are_finished_and_various(some):
+    assert not [pair.instruction for pair in some if set("{}|") & set(pair.instruction)]
+    assert len({pair.instruction for pair in some}) > 0.95 * len(some)
+    assert len({skeleton(pair.instruction) for pair in some}) > 0.5 * len(some)
+
+
+def test_the_evaluation_set_has_other_templates_and_other_words(some):
+    trained = [skeleton(pair.instruction) for pair in some + list(itertools.islice(pairs(7), 6000))]
+    words = {word for text in trained for word in text.split()}
+    asked = [skeleton(question.say) for question in load_questions()]
+    assert not set(asked) & set(trained)
+    assert sum(bool(set(text.split()) - words) for text in asked) > 0.5 * len(asked)  # with a word never trained on
+
+
+def test_the_evaluation_set_is_large_and_a_third_of_it_is_no_reward():
+    questions = load_questions()
+    kinds = [question.kind for question in questions]
+    assert len(questions) >= 150
+    assert len({question.say for question in questions}) == len(questions)
+    assert 0.25 < kinds.count("refusal") / len(kinds) + kinds.count("question") / len(kinds) < 0.45
+    assert {question.task for question in questions} == {"push_t", "push_cube"}
