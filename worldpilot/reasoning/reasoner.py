@@ -21,6 +21,7 @@ from worldpilot.reasoning.schema import REFUSALS, intent_schema
 from worldpilot.types import RewardSpec
 
 MAX_LENGTH = 2000  # characters of an instruction
+STOP_WORDS = frozenset({"stop", "stop now", "halt", "freeze"})  # obeyed without asking the model
 MAX_TOKENS = 160  # of an answer; three goals take less than 100
 
 _LOG = logging.getLogger(__name__)
@@ -126,6 +127,10 @@ class Reasoner:
             text = check_instruction(instruction)
         except InvalidInput as error:
             return Outcome(Status.INVALID, str(error))
+        if text.lower().strip(" .!") in STOP_WORDS and "expression" in scene.plugins:
+            said = json.dumps({"goals": ["stop"]})
+            status, rationale, spec = interpret(said, scene)
+            return Outcome(status, rationale, spec, said)
         tokenizer = self._engine.tokenizer
         request = Request(
             prompt=tuple(tokenizer.chat(messages(text, scene))),

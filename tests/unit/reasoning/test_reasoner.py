@@ -10,6 +10,7 @@ import pytest
 from worldpilot.models.language.base import DecodeStats, Finish, Generation, Request
 from worldpilot.models.language.loaders import load_tokenizer
 from worldpilot.models.language.tokenizer import Tokenizer
+from worldpilot.reasoning.expand import is_stop
 from worldpilot.reasoning.reasoner import MAX_LENGTH, Reasoner, Status, interpret
 
 
@@ -58,6 +59,16 @@ def test_what_is_no_instruction_never_reaches_the_model(tokenizer, scene, instru
     outcome = Reasoner(engine).reason(instruction, scene)
     assert outcome.status is Status.INVALID
     assert message in outcome.rationale
+    assert engine.asked == []
+
+
+@pytest.mark.parametrize("instruction", ["stop", "STOP!", " Halt. ", "freeze!!"])
+def test_a_word_to_stop_does_not_wait_for_the_model(tokenizer, scene, instruction):
+    engine = Scripted(tokenizer)
+    outcome = Reasoner(engine).reason(instruction, scene)
+    assert outcome.status is Status.REWARD
+    assert outcome.spec is not None
+    assert is_stop(outcome.spec)
     assert engine.asked == []
 
 
