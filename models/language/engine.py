@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Self
@@ -75,12 +75,17 @@ class EngineConfig:
 
 @dataclass(frozen=True)
 class Choice:
-    """The method chosen, and the rates [tokens/s] that the times predict for each there is."""
+    """The method chosen, and what the times predict for each there is."""
 
     method: str
-    lookahead: int  # 0: nothing is drafted
-    rates: dict[str, float]
+    lookaheads: Mapping[str, int]  # K; 0: nothing is drafted
+    rates: Mapping[str, float]  # [tokens/s]
     times: Times
+    why: str  # it is not another method, if that needs a reason
+
+    @property
+    def lookahead(self) -> int:
+        return self.lookaheads[self.method]
 
 
 class Engine:
@@ -102,11 +107,11 @@ class Engine:
         target, self.tokenizer = load(config.target, dtype, config.device)
         self.context = min(config.context, target.config.context)
         draft = None if config.draft is None or config.method == "ar" else self._load_draft(target)
-        with torch.inference_mode(), self._bound():
-            self.choice, why = self._choose(target, draft)
+        with self._bound():
+            self.choice = choose(config, target, draft, self.context, Outcomes.believing(config.acceptance))
         self.method = self.choice.method
         self._decoder = SpeculativeDecoder(target, self._speculator(draft), self.context)
-        self.report = _describe(self.choice, config, why)
+        self.report = _describe(self.choice, config)
         log.info(self.report)
 
     def generate(
@@ -136,41 +141,6 @@ class Engine:
                 f"{config.target!r} {target.config.vocab_size}; they need one tokenizer"
             )
         return draft
-
-    def _choose(self, target: Model, draft: Model | None) -> tuple[Choice, str]:
-        """The fastest method that the configuration and the machine allow, and why not another."""
-        config = self.config
-        verify = time_verification(target, self.context)
-        if draft is None:
-            times = Times(verify, float("nan"), float("nan"))
-            return Choice("ar", 0, {"ar": ar_rate(times)}, times), "no draft to speculate" * (config.method != "ar")
-        probe = Draft(draft, config.speculation(LOOKAHEADS[-1] // 2), self.context)
-        times = Times(verify, *probe.measure())
-        candidates = list(LOOKAHEADS) if config.lookahead is None else [config.lookahead]
-        rates, lookaheads, why = {"ar": ar_rate(times)}, {"ar": 0}, ""
-        lookaheads["sd"] = max(candidates, key=lambda k: sd_rate(times, config.acceptance, k))
-        rates["sd"] = sd_rate(times, config.acceptance, lookaheads["sd"])
-        obstacle = _no_device_of_its_own(config)
-        if config.method == "ssd" or not obstacle:
-
-            def rate(k: int) -> float:
-                hits = hit_rate(config.acceptance, k, config.budget, Outcomes())
-                return ssd_rate(times, config.acceptance, k, hits)
-
-            hidden = [k for k in candidates if k <= longest_hidden(times, candidates)]
-            lookaheads["ssd"] = max(hidden, key=rate)
-            rates["ssd"] = rate(lookaheads["ssd"])
-        else:
-            why = obstacle
-        method = config.method
-        if method == "auto":
-            method = "ar"
-            for better in ("sd", "ssd"):
-                if better in rates and rates[better] > WORTH * rates[method]:
-                    method = better
-            if "ssd" in rates and method != "ssd":
-                why = f"SSD would not pay: {rates['ssd']:.0f} tokens/s against {rates[method]:.0f}"
-        return Choice(method, lookaheads[method], rates, times), why
 
     def _speculator(self, draft: Model | None) -> Speculator:
         config, choice = self.config, self.choice
@@ -211,6 +181,52 @@ class Engine:
             os.sched_setaffinity(0, before)
 
 
+@torch.inference_mode()
+def choose(config: EngineConfig, target: Model, draft: Model | None, context: int, estimates: Outcomes) -> Choice:
+    """The fastest method that the configuration and the machine allow, by the times measured here.
+
+    Args:
+        config: what is asked for.
+        target: the model that verifies.
+        draft: the model that drafts, if there is one.
+        context: the longest text.
+        estimates: of the acceptance and of the bonus's rank.
+    """
+    verify = time_verification(target, context)
+    if draft is None:
+        times = Times(verify, float("nan"), float("nan"))
+        return Choice("ar", {"ar": 0}, {"ar": ar_rate(times)}, times, "nothing drafts" * (config.method != "ar"))
+    times = Times(verify, *Draft(draft, config.speculation(LOOKAHEADS[-1] // 2), context).measure())
+    acceptance = estimates.acceptance
+    candidates = list(LOOKAHEADS) if config.lookahead is None else [config.lookahead]
+    hidden = [k for k in candidates if k <= longest_hidden(times, candidates)]
+
+    def beside(lookahead: int) -> float:
+        return ssd_rate(times, acceptance, lookahead, hit_rate(lookahead, config.budget, estimates))
+
+    lookaheads = {
+        "ar": 0,
+        "sd": max(candidates, key=lambda k: sd_rate(times, acceptance, k)),
+        "ssd": max(hidden, key=beside),
+    }
+    rates = {
+        "ar": ar_rate(times),
+        "sd": sd_rate(times, acceptance, lookaheads["sd"]),
+        "ssd": beside(lookaheads["ssd"]),
+    }
+    if config.method != "auto":
+        return Choice(config.method, lookaheads, rates, times, "")
+    obstacle = _no_device_of_its_own(config)
+    method = "ar"
+    for better in ("sd",) if obstacle else ("sd", "ssd"):
+        if rates[better] > WORTH * rates[method]:
+            method = better
+    if method != "ssd" and not obstacle:
+        obstacle = f"SSD would not pay: {rates['ssd']:.0f} tokens/s to {method.upper()}'s {rates[method]:.0f}"
+    return Choice(method, lookaheads, rates, times, obstacle if method != "ssd" else "")
+
+
+@torch.inference_mode()
 def time_verification(target: Model, context: int, text: int = 128, repeats: int = 5) -> dict[int, float]:
     """The median time [s] for the target to read 1 + k tokens behind a text, for each k of `VERIFIED`."""
     text = min(text, context - VERIFIED[-1] - 1)
@@ -242,14 +258,14 @@ def _no_device_of_its_own(config: EngineConfig) -> str:
     return f"target and draft need {needed} processor cores, there are {cores}" if cores < needed else ""
 
 
-def _describe(choice: Choice, config: EngineConfig, why: str) -> str:
+def _describe(choice: Choice, config: EngineConfig) -> str:
     """For people."""
     rates = ", ".join(f"{name.upper()} {rate:.0f}" for name, rate in choice.rates.items())
     lines = [
         f"{choice.method.upper()}" + (f", {choice.lookahead} tokens drafted at a time" if choice.lookahead else "")
     ]
-    if why:
-        lines[0] += f" ({why})"
+    if choice.why:
+        lines[0] += f" ({choice.why})"
     lines.append(f"tokens/s to be expected at an acceptance of {config.acceptance}: {rates}")
     times = choice.times
     timed = f"a verification takes {1e3 * times.verification(choice.lookahead):.1f} ms"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -61,6 +62,11 @@ class Outcomes:
     rejected: float = 4.0
     ranked: float = 20.0
     log_ranks: float = 20.0
+
+    @classmethod
+    def believing(cls, acceptance: float) -> Self:
+        """A prior of twenty observations with this acceptance."""
+        return cls(accepted=20.0 * acceptance, rejected=20.0 * (1.0 - acceptance))
 
     def observe(self, accepted: int, rejected: bool, rank: int | None) -> None:
         """Learn from a verification.

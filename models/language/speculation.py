@@ -20,6 +20,7 @@ from worldpilot.models.language.fan_out import Outcomes, fan_out, outcome_probab
 from worldpilot.models.language.sampling import IntArray, Law, Noise, Uniforms, saguaro
 
 SUPPORT = 128  # q' lives on so many of the draft's likeliest tokens; what crosses to the target's process stays small
+RANKED = 32  # greedy: so many of them are kept as what else may come
 FORCED = 24  # tokens forced by the grammar that a speculation carries beside its K: the draft gets them for nothing
 NONE: IntArray = np.empty(0, np.int64)
 
@@ -274,12 +275,12 @@ class Draft:
             spans.append((branch, row, end))
         mask = None
         if positions[-1] != filled + len(tokens) - 1:  # a tree; a chain sees all that is in the cache
-            mask = torch.zeros(len(tokens), filled + len(tokens), dtype=torch.bool)
+            sees = np.zeros((len(tokens), filled + len(tokens)), np.bool_)
             for branch, row, end in spans:
-                mask[row:end, : branch.trunk] = True
-                mask[row:end, branch.slots] = True
-                mask[row:end, filled + row : filled + end] = torch.ones(end - row, end - row, dtype=torch.bool).tril()
-            mask = mask.to(model.device)
+                sees[row:end, : branch.trunk] = True
+                sees[row:end, branch.slots] = True
+                sees[row:end, filled + row : filled + end] = np.tri(end - row, dtype=np.bool_)
+            mask = torch.from_numpy(sees).to(model.device)
         for branch, row, end in spans:
             branch.slots += range(filled + row, filled + end)
             branch.read += branch.pending
@@ -288,21 +289,25 @@ class Draft:
         return model.forward(torch.tensor(tokens, device=model.device), cache, places, mask)[lasts]
 
     def _rank(self, branches: Sequence[Branch], logits: Tensor) -> list[Law]:
-        """q' of each branch, of logits (B, V'): over the likeliest tokens that the grammar allows."""
+        """q' of each branch, of logits (B, V'): on the likeliest tokens that the grammar allows, in their order."""
         states = [branch.state for branch in branches if branch.state is not None]
         if states:
             masks = np.stack([state.mask() for state in states])
             masks = masks if self._head is None else masks[:, self._head]
             logits = logits.masked_fill(~torch.from_numpy(masks).to(logits.device), -torch.inf)
-        values, columns = logits.topk(min(SUPPORT, logits.shape[1]), dim=-1)
+        temperature = self._request.temperature
+        values, columns = logits.topk(min(SUPPORT if temperature else RANKED, logits.shape[1]), dim=-1)
         z = values.cpu().numpy().astype(np.float64)
         tokens = columns.cpu().numpy()
         tokens = tokens if self._head is None else self._head[tokens]
         laws: list[Law] = []
-        for row, names in zip(z, tokens, strict=True):
-            allowed = int(np.isfinite(row).sum())
-            weights = np.exp((row[:allowed] - row[0]) / (self._request.temperature or 1.0))
-            laws.append(Law(names[:allowed], saguaro(weights, self._config.scale, self._config.top)))
+        for row, names, count in zip(z, tokens, np.isfinite(z).sum(axis=1).tolist(), strict=True):
+            if temperature and count:
+                weights = np.exp((row[:count] - row[0]) / temperature)
+                weights = saguaro(weights, self._config.scale, self._config.top)
+            else:
+                weights = np.eye(1, count)[0]
+            laws.append(Law(names[:count], weights))
         return laws
 
     def _observe(self, tokens: Sequence[int]) -> None:

@@ -38,9 +38,9 @@ def expected_tokens(acceptance: float, lookahead: int) -> float:
     return sum(acceptance**k for k in range(lookahead + 1))
 
 
-def hit_rate(acceptance: float, lookahead: int, budget: int, estimates: Outcomes) -> float:
-    """The share of outcomes that a tree of so many branches prepares."""
-    outcomes = outcome_probabilities([acceptance] * lookahead)
+def hit_rate(lookahead: int, budget: int, estimates: Outcomes) -> float:
+    """The share of outcomes that a tree of so many branches is expected to prepare."""
+    outcomes = outcome_probabilities([estimates.acceptance] * lookahead)
     sizes = fan_out(outcomes, estimates.exponent, budget, [budget] * (lookahead + 1))
     return estimates.hit_rate(outcomes, sizes)
 
