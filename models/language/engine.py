@@ -103,7 +103,7 @@ class Engine:
         self.config = config = config or EngineConfig()
         torch.set_num_threads(config.threads)
         self._lock = threading.Lock()
-        dtype = _best_dtype(config.device) if config.dtype == "auto" else config.dtype
+        dtype = best_dtype(config.device) if config.dtype == "auto" else config.dtype
         target, self.tokenizer = load(config.target, dtype, config.device)
         self.context = min(config.context, target.config.context)
         draft = None if config.draft is None or config.method == "ar" else self._load_draft(target)
@@ -242,7 +242,8 @@ def time_verification(target: Model, context: int, text: int = 128, repeats: int
     return {k: median(measured[1:]) for k, measured in times.items()}  # the first warms up
 
 
-def _best_dtype(device: str) -> str:
+def best_dtype(device: str) -> str:
+    """bfloat16 where the hardware computes in it, otherwise float32."""
     fast = device != "cpu" or torch.cpu._is_avx512_bf16_supported()
     return "bfloat16" if fast else "float32"
 
