@@ -46,8 +46,9 @@ def zoo_path(task: str) -> Path:
 
 
 def zoo_tasks() -> list[str]:
-    """The tasks that have a shipped artifact."""
-    return sorted(path.parent.name for path in (_HERE / "zoo").glob(f"*/{MANIFEST}"))
+    """The tasks that have a shipped artifact. (Language weights lie beside them: models/language/weights.py.)"""
+    names = (path.parent.name for path in (_HERE / "zoo").glob(f"*/{MANIFEST}"))
+    return sorted(name for name in names if not name.startswith("language_"))
 
 
 @dataclass(frozen=True)

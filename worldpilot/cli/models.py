@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from worldpilot.errors import WorldpilotError
+from worldpilot.models.language.weights import SHIPPED, verify_weights
 
 MAX_GRAPH_MB, MAX_ZOO_MB = 10.0, 60.0  # what a clone of the repository carries
 
@@ -26,6 +27,9 @@ def _list() -> int:
     for task in zoo_tasks():
         manifest = verify(zoo_path(task))
         print(f"{task:<20} {manifest['model_id']}  {manifest['created']}  {manifest.get('description', '')}")
+    for folder in _language_folders():
+        manifest = verify_weights(folder)
+        print(f"{folder.name:<20} {manifest['sha256'][:12]}  language {manifest['kind']}")
     return 0
 
 
@@ -56,11 +60,29 @@ def _verify(tasks: list[str]) -> int:
         problem = _thresholds_problem(artifact.manifest)
         failures += problem is not None
         print(f"  thresholds {'ok' if problem is None else f'FAILED: {problem}'}")
+    for folder in [] if tasks else _language_folders():
+        size_mb, problem = _verify_language(folder)
+        total_mb += size_mb
+        failures += problem is not None
+        print(f"{folder.name:<12} {size_mb:6.2f} MB  {'ok' if problem is None else f'FAILED: {problem}'}")
     if total_mb > MAX_ZOO_MB:
         print(f"FAILED: {total_mb:.1f} MB together, at most {MAX_ZOO_MB:g} MB may be shipped")
         failures += 1
     print(f"{len(names)} artifact(s), {total_mb:.1f} MB, {failures} failure(s)")
     return 1 if failures else 0
+
+
+def _language_folders() -> list[Path]:
+    return [folder for folder in SHIPPED.values() if folder.is_dir()]
+
+
+def _verify_language(folder: Path) -> tuple[float, str | None]:
+    """Size of language weights [MB] and what is wrong with them."""
+    try:
+        size_mb = (folder / verify_weights(folder)["file"]).stat().st_size / 1e6
+    except WorldpilotError as error:
+        return 0.0, str(error)
+    return size_mb, None if size_mb <= MAX_GRAPH_MB else f"larger than {MAX_GRAPH_MB:g} MB"
 
 
 def _summary(manifest: dict[str, Any]) -> str:

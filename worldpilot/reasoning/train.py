@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 
 from worldpilot.models.language.finetune import Example, Finetune, FinetuneConfig, write_adapter
-from worldpilot.models.language.loaders import ZOO, load
+from worldpilot.models.language.loaders import load
 from worldpilot.models.language.tokenizer import Tokenizer
+from worldpilot.models.language.weights import SHIPPED
 from worldpilot.reasoning.instructions import Pair, pairs
 from worldpilot.reasoning.reasoner import messages
 
@@ -27,7 +28,7 @@ def example(pair: Pair, tokenizer: Tokenizer) -> Example:
 def main(argv: list[str] | None = None) -> None:
     """Train, and write the adapter."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=ZOO / "language_reasoning", help="folder of the adapter")
+    parser.add_argument("--out", type=Path, default=SHIPPED["reasoning"], help="folder of the adapter")
     parser.add_argument("--work", type=Path, default=Path("runs/reasoning"), help="folder of log and checkpoint")
     parser.add_argument("--pairs", type=int, default=8000)
     parser.add_argument("--validation", type=int, default=300)

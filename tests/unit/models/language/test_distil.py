@@ -30,9 +30,10 @@ from worldpilot.models.language.distil import (
     train_draft,
 )
 from worldpilot.models.language.grammar import JsonGrammar
-from worldpilot.models.language.loaders import load, load_model, verify_draft
+from worldpilot.models.language.loaders import load, load_model
 from worldpilot.models.language.tokenizer import Tokenizer
 from worldpilot.models.language.transformer import Llama
+from worldpilot.models.language.weights import verify_weights
 from worldpilot.models.world_model.train import save_checkpoint
 
 CONFIG = DraftConfig(
@@ -175,7 +176,11 @@ def shipped(model: Model, requests: list[Request], tmp_path: Path) -> tuple[Llam
     draft, about = train(model, requests, tmp_path / "work", steps=2)
     out = tmp_path / "draft"
     manifest = export_draft(draft, str(folder), tokenizer, about | {"command": "a test"}, out)
-    assert verify_draft(out) == json.loads((out / "manifest.json").read_text()) == json.loads(json.dumps(manifest))
+    assert (
+        verify_weights(out, "draft")
+        == json.loads((out / "manifest.json").read_text())
+        == json.loads(json.dumps(manifest))
+    )
     return draft, out
 
 
@@ -200,9 +205,12 @@ def test_a_draft_that_is_not_its_manifests_is_refused(shipped: tuple[Llama, Path
     (out / "manifest.json").write_text(json.dumps(manifest | {"tokenizer_sha256": "0" * 64}))
     with pytest.raises(ArtifactError, match="distilled for the tokenizer 000000000000, that of"):
         load(out)
-    (out / "manifest.json").write_text(json.dumps({"kind": "language_draft"}))
-    with pytest.raises(ArtifactError, match="it lacks model, sha256, target, tokenizer_sha256"):
+    (out / "manifest.json").write_text(json.dumps({"kind": "draft"}))
+    with pytest.raises(ArtifactError, match=r"no manifest of language weights \(KeyError\('file'\)\)"):
         load_model(out)
+    (out / "manifest.json").write_text(json.dumps(manifest | {"kind": "adapter"}))
+    with pytest.raises(ArtifactError, match="of kind 'adapter', expected 'draft'"):
+        verify_weights(out, "draft")
     (out / "manifest.json").write_text(json.dumps(manifest))
     content = bytearray((out / "model.safetensors").read_bytes())
     content[-1] ^= 1
