@@ -27,8 +27,9 @@ from torch import Tensor, nn
 
 from worldpilot.errors import ArtifactError, InvalidInput
 from worldpilot.models.language.transformer import Attend, Llama
+from worldpilot.models.language.weights import verify_weights, write_manifest
 
-ADAPTER, MANIFEST, CHECKPOINT = "adapter.safetensors", "manifest.json", "checkpoint.pt"
+ADAPTER, CHECKPOINT = "adapter.safetensors", "checkpoint.pt"
 _LINEARS = ("qkv", "out", "gate_up", "down")
 _LOG = logging.getLogger(__name__)
 
@@ -309,31 +310,7 @@ def write_adapter(folder: Path, tensors: dict[str, Tensor], about: Mapping[str, 
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / ADAPTER)
-    manifest = {"format": 1, "kind": "adapter", "file": ADAPTER, "sha256": _sha256(folder / ADAPTER), **about}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-    return manifest
-
-
-def verify_adapter(folder: Path) -> dict[str, Any]:
-    """The manifest of an adapter, after checking its file's hash.
-
-    Raises:
-        ArtifactError: a file is missing or differs from its manifest.
-    """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        file, expected = folder / manifest["file"], manifest["sha256"]
-        found = _sha256(file)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            f"adapter {folder}: {MANIFEST} or its file cannot be read ({error}); copy it again"
-        ) from error
-    if found != expected:
-        raise ArtifactError(
-            f"adapter {folder}: sha256 of {file.name} is {found[:12]}…, the manifest expects {expected[:12]}…; "
-            "copy or train it again"
-        )
-    return manifest
+    return write_manifest(folder, "adapter", ADAPTER, about)
 
 
 @torch.no_grad()
@@ -343,7 +320,7 @@ def apply_adapter(model: Llama, folder: Path) -> Llama:
     Raises:
         ArtifactError: a file is missing, damaged or differs from its manifest, or it was made for another model.
     """
-    tensors = load_file(folder / verify_adapter(folder)["file"])
+    tensors = load_file(folder / verify_weights(folder, "adapter")["file"])
     for name in sorted({key.rpartition(".")[0] for key in tensors}):
         try:
             weight = model.get_parameter(f"{name}.weight")
@@ -397,7 +374,3 @@ def _schedule(step: int, steps: int, warmup: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
