@@ -41,7 +41,7 @@ class DraftConfig:
     heads: int = 4
     kv_heads: int = 2
     intermediate_size: int = 768
-    rank: int = 48  # of the embeddings
+    rank: int = 48  # of the embeddings, at most the target's hidden size
     head_size: int = 1536  # tokens it can say
     steps: int = 1500
     batch: int = 16  # texts
@@ -175,7 +175,7 @@ def new_draft(target: Llama, head_tokens: Sequence[int], config: DraftConfig) ->
     embeddings = target.embedding.weight.detach().float().cpu()
     _, directions = torch.linalg.eigh(embeddings.T @ embeddings)  # ascending
     rows = embeddings @ directions[:, -config.rank :]
-    columns = torch.randn(config.rank, config.hidden_size) / config.rank**0.5
+    columns = torch.randn(rows.shape[1], config.hidden_size) / rows.shape[1] ** 0.5
     draft.embedding = FactorisedEmbedding(rows / rows.std(0), columns)  # pyright: ignore[reportAttributeAccessIssue]
     return draft
 

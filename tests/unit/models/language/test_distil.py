@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 
+from worldpilot.cli.main import main
 from worldpilot.errors import ArtifactError, InvalidInput
 from worldpilot.models.language import distil
 from worldpilot.models.language.base import Request
@@ -227,3 +228,24 @@ def test_settings_that_make_no_draft_are_refused(model: Model, requests: list[Re
         DraftConfig(hidden_size=50)
     with pytest.raises(InvalidInput, match="a batch takes 16 prompts"):
         train(model, requests, tmp_path, batch=16)
+
+
+def test_one_command_makes_a_draft(model: Model, tmp_path: Path) -> None:
+    target, tokenizer, folder = model
+    options = {"instructions": 10, "questions": 5, "steps": 3, "batch": 4, "layers": 1, "hidden-size": 32, "heads": 2}
+    command = ["train", "language-draft", "--target", str(folder), "--out", str(tmp_path / "work")]
+    command += ["--artifact", str(tmp_path / "draft")]
+    command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    assert main(command) == 0
+    draft = load_model(tmp_path / "draft")
+    assert draft.config.vocab_size == target.config.vocab_size
+    assert draft.head_tokens is not None
+    assert tokenizer.end <= set(draft.head_tokens.tolist())
+    manifest = verify_weights(tmp_path / "draft", "draft")
+    assert manifest["data"]["instructions"] == 10
+    assert manifest["data"]["texts"] == 15
+    assert {kind["texts"] for kind in manifest["metrics"]["held_out"].values()} == {1}
+    texts = [json.loads(line) for line in (tmp_path / "work" / "texts.jsonl").read_text().splitlines()]
+    assert sum(text["constrained"] for text in texts) == 11
+    for text in texts:
+        assert text["prompt"][0] == 1  # <|im_start|>, of the chat template
