@@ -25,5 +25,5 @@ def scene() -> Scene:
         plugins=PLUGINS,
         view=PICTURE_VIEW,
         max_speed=0.4,
-        reward=RewardSpec((RewardTerm("goal_pose", params={"x": 0.0, "y": 0.0}), RewardTerm("smoothness")), "Centre it"),
+        reward=RewardSpec((RewardTerm("goal_pose", params={"x": 0, "y": 0}), RewardTerm("smoothness")), "Centre it"),
     )
