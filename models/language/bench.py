@@ -134,7 +134,7 @@ def bench(
                 for name in names[turn:] + names[:turn]:
                     runs[name].run(ways[name], request, index)
                 progress(f"round {number + 1} of {rounds}, text {index + 1} of {len(requests)}")
-    return {
+    figures = {
         **{name: float(np.nanmedian(run.by_text)) for name, run in runs.items()},
         "hit_rate": _share(hit for stats in runs["ssd"].stats for hit in stats.hits if hit is not None),
         "ratios": {f"{a}/{b}": _ratio(runs[a], runs[b]) for a, b in RATIOS if a in runs and b in runs},
@@ -166,6 +166,7 @@ def bench(
             },
         },
     }
+    return _as_json(figures)
 
 
 def check_equality(
@@ -183,7 +184,7 @@ def check_equality(
     draft = load_model(config.draft, config.draft_dtype, config.draft_device)
     context = min(config.context, target.config.context)
     with ExitStack() as stack:
-        choice = choose(config, target, draft, context, Outcomes.believing(config.acceptance))
+        choice = choose(config, target, draft, context, Outcomes(config.acceptance))
         ways = _ours(stack, target, draft, tokenizer, config, context, choice)
         runs = {name: Runs() for name in ("ar1", "sd", "ssd")}
         for index, request in enumerate(requests):
@@ -226,7 +227,7 @@ def describe(figures: Mapping[str, Any]) -> str:
 def _estimate(target: Llama, draft: Llama, config: EngineConfig, context: int, requests: Sequence[Request]) -> Outcomes:
     """Acceptance and exponent on some of the texts: the lookahead is chosen for this kind of text."""
     probe = Draft(draft, config.speculation(8), context)
-    probe.outcomes = Outcomes.believing(config.acceptance)
+    probe.outcomes = Outcomes(config.acceptance)
     decoder = SpeculativeDecoder(target, Serial(probe), context)
     for request in requests:
         decoder.generate(request)
@@ -386,6 +387,13 @@ def as_transformers(draft: Llama) -> Any:
 
 
 # --- figures -----------------------------------------------------------------------------------------------------
+
+
+def _as_json(value: Any) -> Any:
+    """Where there is no figure, null: JSON has no nan."""
+    if isinstance(value, dict):
+        return {name: _as_json(entry) for name, entry in value.items()}
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _equal(run: Runs, reference: Runs) -> list[bool]:

@@ -66,7 +66,7 @@ class EngineConfig:
             )
         if self.cores is not None and (self.threads, self.draft_threads) != (1, 1):
             raise InvalidInput("engine: bound to a core, target and draft run on one thread each; set cores to None")
-        self.speculation(self.lookahead or 1)
+        self.speculation(1 if self.lookahead is None else self.lookahead)
 
     def speculation(self, lookahead: int) -> DraftConfig:
         """How the draft speculates. Raises InvalidInput where it cannot."""
@@ -108,7 +108,7 @@ class Engine:
         self.context = min(config.context, target.config.context)
         draft = None if config.draft is None or config.method == "ar" else self._load_draft(target)
         with self._bound():
-            self.choice = choose(config, target, draft, self.context, Outcomes.believing(config.acceptance))
+            self.choice = choose(config, target, draft, self.context, Outcomes(config.acceptance))
         self.method = self.choice.method
         self._decoder = SpeculativeDecoder(target, self._speculator(draft), self.context)
         self.report = _describe(self.choice, config)

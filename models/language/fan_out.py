@@ -1,8 +1,6 @@
 """How many bonus tokens to prepare for each outcome of a verification (Kumar, Dao, May 2026, Theorem 12)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
@@ -50,23 +48,27 @@ def fan_out(outcomes: FloatArray, exponent: float, budget: int, available: Seque
     return sizes.tolist()
 
 
-@dataclass
-class Outcomes:
-    """Online estimates of the acceptance a and of the exponent r, each with a prior of so many observations.
+RANKS = 32  # from 1 on, told apart; the rest is one cell
+EXPONENTS = np.geomspace(0.2, 4.0, 61)
+_EDGES = np.append(np.arange(1.0, RANKS + 2)[None] ** -EXPONENTS[:, None], np.zeros((len(EXPONENTS), 1)), axis=1)
+_CELLS = -np.diff(_EDGES, axis=1)  # P(rank), of shape (61, RANKS + 1)
+_LOG_CELLS = np.log(_CELLS)
 
-    The law P(rank of the bonus > F) = F^-r calls F = 1 a sure miss; it is meant for the tail. So r is fitted to
-    (F + 1)^-r by maximum likelihood, with ln(rank + 1/2) for the middle of a rank's cell.
+
+class Outcomes:
+    """Online estimates of the acceptance a and of the exponent r, each with a prior worth 20 observations.
+
+    The law P(rank of the bonus > F) = F^-r calls F = 1 a sure miss: it is meant for the tail. So r is the likeliest
+    exponent of P(rank > F) = (F + 1)^-r, among `EXPONENTS`.
+
+    Args:
+        acceptance: expected before anything is observed.
+        exponent: likewise.
     """
 
-    accepted: float = 16.0
-    rejected: float = 4.0
-    ranked: float = 20.0
-    log_ranks: float = 20.0
-
-    @classmethod
-    def believing(cls, acceptance: float) -> Self:
-        """A prior of twenty observations with this acceptance."""
-        return cls(accepted=20.0 * acceptance, rejected=20.0 * (1.0 - acceptance))
+    def __init__(self, acceptance: float = 0.8, exponent: float = 1.0) -> None:
+        self._accepted, self._rejected = 20.0 * acceptance, 20.0 * (1.0 - acceptance)
+        self._ranks = 20.0 * _CELLS[np.abs(EXPONENTS - exponent).argmin()]
 
     def observe(self, accepted: int, rejected: bool, rank: int | None) -> None:
         """Learn from a verification.
@@ -76,21 +78,20 @@ class Outcomes:
             rejected: whether one was rejected after them.
             rank: of the bonus among those that the draft held possible, from 1; None where it had no say.
         """
-        self.accepted += accepted
-        self.rejected += rejected
+        self._accepted += accepted
+        self._rejected += rejected
         if rank is not None:
-            self.ranked += 1
-            self.log_ranks += float(np.log(rank + 0.5))
+            self._ranks[min(rank, RANKS + 1) - 1] += 1
 
     @property
     def acceptance(self) -> float:
         """a, within [0.05, 0.98]."""
-        return float(np.clip(self.accepted / (self.accepted + self.rejected), 0.05, 0.98))
+        return float(np.clip(self._accepted / (self._accepted + self._rejected), 0.05, 0.98))
 
     @property
     def exponent(self) -> float:
         """r, within [0.2, 4]."""
-        return float(np.clip(self.ranked / self.log_ranks, 0.2, 4.0))
+        return float(EXPONENTS[(_LOG_CELLS @ self._ranks).argmax()])
 
     def hit_rate(self, outcomes: FloatArray, sizes: Sequence[int]) -> float:
         """The share of outcomes for which the bonus is expected among the `sizes` prepared ones."""

@@ -16,11 +16,10 @@ from torch import Tensor
 from worldpilot.errors import InvalidInput
 from worldpilot.models.language.base import GrammarState, Request
 from worldpilot.models.language.context import PREFILL_CHUNK, Context, Model
-from worldpilot.models.language.fan_out import Outcomes, fan_out, outcome_probabilities
+from worldpilot.models.language.fan_out import RANKS, Outcomes, fan_out, outcome_probabilities
 from worldpilot.models.language.sampling import IntArray, Law, Noise, Uniforms, saguaro
 
 SUPPORT = 128  # q' lives on so many of the draft's likeliest tokens; what crosses to the target's process stays small
-RANKED = 32  # greedy: so many of them are kept as what else may come
 FORCED = 24  # tokens forced by the grammar that a speculation carries beside its K: the draft gets them for nothing
 NONE: IntArray = np.empty(0, np.int64)
 
@@ -296,7 +295,7 @@ class Draft:
             masks = masks if self._head is None else masks[:, self._head]
             logits = logits.masked_fill(~torch.from_numpy(masks).to(logits.device), -torch.inf)
         temperature = self._request.temperature
-        values, columns = logits.topk(min(SUPPORT if temperature else RANKED, logits.shape[1]), dim=-1)
+        values, columns = logits.topk(min(SUPPORT if temperature else RANKS, logits.shape[1]), dim=-1)
         z = values.cpu().numpy().astype(np.float64)
         tokens = columns.cpu().numpy()
         tokens = tokens if self._head is None else self._head[tokens]

@@ -75,18 +75,13 @@ class TableModel:
         start, count = cache.length, len(tokens)
         places = list(range(start, start + count)) if positions is None else positions.tolist()
         cache.slots += zip(tokens.tolist(), places, strict=True)
+        sees = None if mask is None else mask.numpy()
         index: list[tuple[int, int]] = []
         for row in range(count - (count if last is None else last), count):
-            if mask is None:
-                seen = cache.slots[: start + row + 1]
-            else:
-                seen = sorted(
-                    (cache.slots[s] for s in mask[row].nonzero().flatten().tolist()), key=lambda slot: slot[1]
-                )
-            assert [place for _, place in seen[-3:]] == list(range(len(seen)))[-3:], (
-                "a gap or a stranger in what is seen"
-            )
-            index.append((seen[-2][0] if len(seen) > 1 else seen[-1][0], seen[-1][0]))
+            seen = range(start + row + 1) if sees is None else np.flatnonzero(sees[row])
+            text = [cache.slots[slot] for slot in seen[-3:]]
+            assert [place for _, place in text] == list(range(len(seen)))[-3:], "a gap or a stranger in what is seen"
+            index.append((text[-2:][0][0], text[-1][0]))
         if not index:
             return self.logits.new_empty(0, self.logits.shape[-1])
         first, second = zip(*index, strict=True)
@@ -246,15 +241,15 @@ def exact_law(target: TableModel, request: Request) -> dict[tuple[int, ...], flo
     return law
 
 
-def llama_pair(folder: Path, distance: float = 0.05) -> tuple[Path, Path]:
+def llama_pair(folder: Path, distance: float = 0.05, vocab_size: int = 257) -> tuple[Path, Path]:
     """A random Llama and a draft that is so far from it, saved in float64 with a tokenizer of bytes: their folders."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = tokenizers.Tokenizer(tokenizers.models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
     backend.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
     backend.add_special_tokens(["<end>"])
-    tokenizer = Tokenizer(backend, 257, {256})
-    config = LlamaConfig(257, 32, 2, 4, 2, 8, 48, context=1024)
+    tokenizer = Tokenizer(backend, vocab_size, {256})
+    config = LlamaConfig(vocab_size, 32, 2, 4, 2, 8, 48, context=1024)
     torch.manual_seed(0)
     target, draft = (Llama(config, torch.float64) for _ in range(2))
     with torch.no_grad():
