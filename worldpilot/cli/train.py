@@ -58,7 +58,7 @@ def _add_draft(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--target", default="reasoning", help="the language model it drafts for: a name or a path")
     sub.add_argument("--out", type=Path, required=True, help="folder of the target's texts, checkpoint and log")
     sub.add_argument("--artifact", type=Path, required=True, help="folder that gets the draft")
-    sub.add_argument("--instructions", type=int, default=1500, help="answered under the reasoning service's grammar")
+    sub.add_argument("--instructions", type=int, default=2500, help="answered under the reasoning service's grammar")
     sub.add_argument("--questions", type=int, default=60, help="answered freely")
     sub.add_argument("--threads", type=int, default=None, help="torch threads")
     for name in DRAFT_SETTINGS:
