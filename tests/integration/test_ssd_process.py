@@ -1,5 +1,6 @@
 """SSD with the draft in a real process of its own: whatever happens to that process, the text stays the same."""
 
+import json
 import os
 import signal
 import threading
@@ -16,8 +17,10 @@ from worldpilot.errors import NotReady
 from worldpilot.models.language.base import Finish, Request
 from worldpilot.models.language.decoders import Serial, Silent, SpeculativeDecoder
 from worldpilot.models.language.draft_worker import Beside, DraftSource
-from worldpilot.models.language.loaders import load_model
+from worldpilot.models.language.grammar import JsonGrammar
+from worldpilot.models.language.loaders import load, load_model
 from worldpilot.models.language.speculation import Draft, DraftConfig
+from worldpilot.models.language.tokenizer import Tokenizer
 from worldpilot.models.language.transformer import Llama
 
 pytestmark = pytest.mark.slow  # processes that load torch
@@ -28,6 +31,7 @@ CONTEXT = 512
 @dataclass
 class Stack:
     target: Llama
+    tokenizer: Tokenizer
     beside: Beside
     ssd: SpeculativeDecoder
     ar: SpeculativeDecoder
@@ -41,12 +45,13 @@ def folders(tiny_language: ModuleType, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="module")
 def stack(folders: tuple[Path, Path]) -> Iterator[Stack]:
-    target = load_model(folders[0], "float64")
-    beside = Beside(DraftSource(str(folders[1]), CONFIG, CONTEXT, dtype="float64"), patience=0.3)
+    target, tokenizer = load(folders[0], "float64")
+    beside = Beside(DraftSource(str(folders[1]), CONFIG, CONTEXT, tokenizer, dtype="float64"), patience=0.3)
     ssd = SpeculativeDecoder(target, beside, CONTEXT)
     draft = Draft(load_model(folders[1], "float64"), CONFIG, CONTEXT)
     yield Stack(
         target,
+        tokenizer,
         beside,
         ssd,
         SpeculativeDecoder(target, Silent(), CONTEXT),
@@ -81,6 +86,32 @@ def test_it_says_what_sd_says_and_hits_and_misses(stack: Stack, temperature: flo
         if temperature == 0:
             assert ssd.tokens == stack.ar.generate(request).tokens
     assert {True, False} <= set(hits)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_both_processes_keep_to_one_grammar(stack: Stack, temperature: float) -> None:
+    """It goes over the pipe without the tokenizer, which both have."""
+    patient(stack)
+    number = {"type": "integer", "minimum": 0, "maximum": 999}
+    properties = {
+        "push": {"enum": ["left", "right"]},
+        "x": number,
+        "y": {"type": "array", "items": number, "maxItems": 3},
+    }
+    schema = {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+    grammar = JsonGrammar(schema, stack.tokenizer)
+    hits: list[bool | None] = []
+    for request in requests(6, temperature):
+        request = replace(request, grammar=grammar, max_tokens=80)
+        ssd, sd = stack.ssd.generate(request), stack.sd.generate(request)
+        assert ssd.tokens == sd.tokens
+        assert ssd.finish is Finish.END
+        said = json.loads(stack.tokenizer.decode(ssd.tokens[:-1]))
+        assert set(said) == set(properties)
+        hits += ssd.stats.hits
+        if temperature == 0:
+            assert ssd.tokens == stack.ar.generate(request).tokens
+    assert True in hits
 
 
 def test_a_process_that_stalls_again_and_again_changes_nothing(stack: Stack) -> None:
