@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Self
 
@@ -109,8 +109,8 @@ class Engine:
         draft = None if config.draft is None or config.method == "ar" else self._load_draft(target)
         with self._bound():
             self.choice = choose(config, target, draft, self.context, Outcomes(config.acceptance))
-        self.method = self.choice.method
         self._decoder = SpeculativeDecoder(target, self._speculator(draft), self.context)
+        self.method = self.choice.method
         self.report = _describe(self.choice, config)
         log.info(self.report)
 
@@ -143,15 +143,28 @@ class Engine:
         return draft
 
     def _speculator(self, draft: Model | None) -> Speculator:
+        """Who drafts, by the choice. Where it was free, SSD whose process does not start becomes SD."""
         config, choice = self.config, self.choice
         if draft is None or choice.method == "ar":
             return Silent()
-        speculation = config.speculation(choice.lookahead)
-        if choice.method == "sd":
-            return Serial(Draft(draft, speculation, self.context))
-        source = DraftSource(
+        if choice.method == "ssd":
+            beside = Beside(self._source(choice.lookahead))
+            try:
+                beside.wait()
+                return beside
+            except NotReady as error:
+                beside.close()
+                if config.method != "auto":
+                    raise
+                self.choice = choice = replace(choice, method="sd", why=str(error))
+        return Serial(Draft(draft, config.speculation(choice.lookahead), self.context))
+
+    def _source(self, lookahead: int) -> DraftSource:
+        """What the draft's process needs."""
+        config = self.config
+        return DraftSource(
             config.draft or "",
-            speculation,
+            config.speculation(lookahead),
             self.context,
             self.tokenizer,
             config.draft_dtype,
@@ -159,13 +172,6 @@ class Engine:
             core=None if config.cores is None else config.cores[1],
             threads=config.draft_threads,
         )
-        beside = Beside(source)
-        try:
-            beside.wait()
-        except NotReady:
-            beside.close()
-            raise
-        return beside
 
     @contextlib.contextmanager
     def _bound(self) -> Iterator[None]:

@@ -2,9 +2,10 @@
 
 The randomness is keyed by output position, three uniform numbers each: one draws the drafted token, one decides whether
 it is accepted, one draws the target's own token. A token that was drafted behind a rejected one is thrown away before
-anything that depends on its number becomes final; its number is as good as new. So all branches of a tree, a draft made
-just in time and a draft after a restart use the same numbers: what is generated depends on the seed and the lookahead,
-not on what the speculation cache held, how fast the draft was, or when.
+anything that depends on its number becomes final; its number is as good as new. So all branches of a tree and a draft
+made just in time use the same numbers: the sample depends on the seed and the lookahead, not on what the speculation
+cache held. Only a round for which nothing could be drafted, as the draft's process was late or dead, makes it another
+sample, of the same law.
 """
 
 from typing import NamedTuple, Protocol

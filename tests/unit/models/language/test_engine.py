@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from worldpilot.errors import InvalidInput, UnknownName
+from worldpilot.errors import InvalidInput, NotReady, UnknownName
 from worldpilot.models.language.base import Request
 from worldpilot.models.language.bench import bench, check_equality, describe
-from worldpilot.models.language.engine import Engine, EngineConfig, choose
+from worldpilot.models.language.engine import Choice, Engine, EngineConfig, choose
 from worldpilot.models.language.fan_out import Outcomes
 from worldpilot.models.language.loaders import load_model
+from worldpilot.models.language.speed import Times
 
+source = Engine._source
 REQUESTS = [Request((5, 6, i), 24, end=frozenset({256})) for i in range(3)]
 
 
@@ -73,6 +75,23 @@ def test_ssd_runs_on_the_cores_it_is_given(config: EngineConfig) -> None:
             assert not generation.stats.notes
     assert seen == {frozenset({core})}
     assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.slow
+def test_a_process_that_does_not_start_leaves_sd_if_the_choice_was_free(
+    config: EngineConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its model is gone between the measurement and the start."""
+    monkeypatch.setattr("worldpilot.models.language.engine.choose", lambda *_: ssd)
+    monkeypatch.setattr(Engine, "_source", lambda engine, k: replace(source(engine, k), source="/nowhere"))
+    times = Times({0: 1.0, 8: 1.0}, 0.1, 0.1)
+    ssd = Choice("ssd", {"ar": 0, "sd": 2, "ssd": 2}, {"ar": 1.0, "sd": 2.0, "ssd": 3.0}, times, "")
+    with Engine(config) as engine:
+        assert engine.method == "sd"
+        assert "SD, 2 tokens drafted at a time (the draft's process is not ready" in engine.report
+        assert engine.generate(REQUESTS[0]).tokens
+    with pytest.raises(NotReady, match=r"cannot be loaded .*/nowhere"):
+        Engine(replace(config, method="ssd"))
 
 
 class Priced:
