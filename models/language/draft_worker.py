@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -129,6 +130,10 @@ class Beside:
         self._output: list[int] = []
         self._notes: list[str] = []
         self._restarts = 0
+        # A file: a tokenizer is more than a pipe holds, and starting would wait until the process has imported torch.
+        self._handover = tempfile.NamedTemporaryFile(prefix="worldpilot-draft-")  # noqa: SIM115
+        pickle.dump(source, self._handover, pickle.HIGHEST_PROTOCOL)
+        self._handover.flush()
         self._spawn()
 
     @property
@@ -188,12 +193,13 @@ class Beside:
         self._channel.close()  # the process ends when it sees that
         self._process.join(2.0)
         self._end_process()
+        self._handover.close()
 
     def _spawn(self) -> None:
         context = multiprocessing.get_context("spawn")
         connection, other = context.Pipe()
         self._channel = Channel(connection, self._source.tokenizer)
-        self._process = context.Process(target=serve, args=(other, self._source), name="draft", daemon=True)
+        self._process = context.Process(target=serve, args=(other, self._handover.name), name="draft", daemon=True)
         self._process.start()
         other.close()
         self._phase = Phase.LOADING
@@ -240,8 +246,10 @@ class Beside:
         self._notes.append(text)
 
 
-def serve(connection: Connection, source: DraftSource) -> None:
-    """The draft's process."""
+def serve(connection: Connection, handover: str) -> None:
+    """The draft's process; its pickled `DraftSource` is in a file."""
+    with open(handover, "rb") as file:
+        source: DraftSource = pickle.load(file)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent decides
     if source.core is not None:
         os.sched_setaffinity(0, {source.core})

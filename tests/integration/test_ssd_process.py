@@ -18,7 +18,7 @@ from worldpilot.models.language.base import Finish, Request
 from worldpilot.models.language.decoders import Serial, Silent, SpeculativeDecoder
 from worldpilot.models.language.draft_worker import Beside, DraftSource
 from worldpilot.models.language.grammar import JsonGrammar
-from worldpilot.models.language.loaders import load, load_model
+from worldpilot.models.language.loaders import load, load_model, load_tokenizer
 from worldpilot.models.language.speculation import Draft, DraftConfig
 from worldpilot.models.language.tokenizer import Tokenizer
 from worldpilot.models.language.transformer import Llama
@@ -201,6 +201,20 @@ def test_a_draft_that_cannot_be_loaded_leaves_ar(stack: Stack, tmp_path: Path) -
     decoder = SpeculativeDecoder(stack.target, beside, CONTEXT)
     assert decoder.generate(requests(1)[0]).tokens == stack.ar.generate(requests(1)[0]).tokens
     decoder.close()
+
+
+def test_a_process_is_started_without_waiting_for_it() -> None:
+    """One that is replaced within a text must not hold the text up while the other imports and loads."""
+    begin = time.monotonic()
+    beside = Beside(DraftSource("/not/there", CONFIG, CONTEXT, load_tokenizer("smollm2")))
+    pickled = time.monotonic()
+    beside._replace("was killed")
+    replaced = time.monotonic()
+    with pytest.raises(NotReady):
+        beside.wait()
+    loaded = time.monotonic()
+    beside.close()
+    assert replaced - pickled < 0.2 * (loaded - replaced), (pickled - begin, replaced - pickled, loaded - replaced)
 
 
 def test_nothing_is_left_when_it_is_closed(folders: tuple[Path, Path]) -> None:
