@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Re-creates models/zoo/push_cube; about 45 minutes on two idle cores. Usage: scripts/train_push_cube.sh [WORK_FOLDER] [SEED]
+# Re-creates models/zoo/push_cube; about 75 minutes on two idle cores. Usage: scripts/train_push_cube.sh [WORK_FOLDER] [SEED]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 task=push_cube
-collect=(--random-push 700 --expert 100)
-model=(--steps 4000 --dynamics-steps 4000 --dynamics-batch 256)
-prior=(--steps 4000)
+collect=(--random-push 2150 --expert 150)
+model=(--steps 5000 --dynamics-steps 15000 --dynamics-batch 256)
+prior=(--steps 5000)
 good=(--protocol goal-image --policies mpc --episodes 200)
 behaviours=mpc
-data="700 random-push, 100 expert episodes of sim/push_cube.py, randomised colours, light, friction"
+data="2150 random-push, 150 expert episodes of sim/push_cube.py, randomised colours, light, friction"
 . scripts/train.sh
