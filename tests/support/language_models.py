@@ -18,7 +18,11 @@ def babbler(folder: Path) -> Path:
     """A model with random weights: what it says is nonsense, and quickly said."""
     torch.manual_seed(0)
     tokenizer = load_tokenizer("smollm2")
-    save(Llama(_config(tokenizer.vocab_size, layers=1, context=2048)), tokenizer, folder)
+    model = Llama(_config(tokenizer.vocab_size, layers=1, context=2048))
+    with torch.no_grad():  # larger weights: what it says depends on all that was said before
+        for parameter in model.parameters():
+            parameter *= 2.0 if parameter.ndim > 1 else 1.0
+    save(model, tokenizer, folder)
     return folder
 
 

@@ -8,14 +8,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worldpilot.errors import InvalidInput, NotReady
 
 if TYPE_CHECKING:
-    from worldpilot.models.language.engine import Engine
+    from worldpilot.models.language.engine import Engine, EngineConfig
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -48,42 +48,71 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     bench = commands.add_parser("bench", help="tokens a second: plain, speculative, speculative speculative decoding")
     bench.set_defaults(act=_bench)
-    _add_engine(bench)
+    _add_engine(bench, model="reasoning")
+    bench.add_argument("--count", type=int, default=24, help="held-out instructions to answer (default: 24)")
+    bench.add_argument("--rounds", type=int, default=3, help="each is answered so often, in turns (default: 3)")
+    bench.add_argument("--without-transformers", action="store_true", help="leave that comparison out")
     bench.add_argument("--json", type=Path, help="write the figures as one JSON object")
 
-    evaluate = commands.add_parser("evaluate", help="how many held-out instructions are understood")
+    evaluate = commands.add_parser("evaluate", help="how many held-out instructions are understood, by what they cause")
     evaluate.set_defaults(act=_evaluate)
-    _add_engine(evaluate)
-    evaluate.add_argument("--json", type=Path, help="write the figures as one JSON object")
+    _add_engine(evaluate, model="reasoning")
+    evaluate.add_argument("--simulate", type=int, help="judge only so many in simulation, the others by their slots")
+    evaluate.add_argument("--seed", type=int, default=0, help="of the simulation (default: 0)")
+    evaluate.add_argument("--json", type=Path, help="write the figures and every case as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     return args.act(args)
 
 
-def _add_engine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="smollm2", help="a name, a .gguf file, a folder (default: smollm2)")
-    parser.add_argument("--draft", default="draft", help="the model that speculates (default: draft, the shipped one)")
-    parser.add_argument(
-        "--method", choices=("auto", "ar", "sd", "ssd"), default="auto", help="default: the fastest here"
-    )
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="default: bfloat16")
+def _add_engine(parser: argparse.ArgumentParser, model: str = "smollm2") -> None:
+    parser.add_argument("--model", default=model, help=f"a name, a .gguf file, a folder (default: {model})")
+    parser.add_argument("--draft", default="draft", help="speculates; none: nothing does (default: the shipped draft)")
+    parser.add_argument("--method", choices=("auto", "ar", "sd", "ssd"), default="auto", help="auto: the fastest here")
+    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto", help="of the weights")
     parser.add_argument("--device", default="cpu", help="of the model: cpu or cuda:N (default: cpu)")
     parser.add_argument("--draft-device", default="cpu", help="of the draft (default: cpu)")
     parser.add_argument("--threads", type=int, default=1, help="of the model, on a CPU (default: 1)")
+    parser.add_argument("--cores", type=_cores, help="TARGET,DRAFT: CPU cores to bind them to (default: any)")
+    parser.add_argument("--context", type=int, default=2048, help="tokens of the longest text (default: 2048)")
 
 
-def _engine(args: argparse.Namespace) -> "Engine":
+def _cores(text: str) -> tuple[int, int]:
+    target, draft = map(int, text.split(","))
+    return target, draft
+
+
+def _config(args: argparse.Namespace) -> "EngineConfig":
     """The engine that the arguments describe.
 
     Raises:
         NotReady: what it needs is not installed.
+        InvalidInput, UnknownName: what they ask for can't be had.
     """
     try:
-        from worldpilot.models.language.engine import Engine, EngineConfig
+        from worldpilot.models.language.engine import EngineConfig
     except ImportError as error:
         raise NotReady(f"{error}: install the extra, `pip install worldpilot[language]`") from error
-    return Engine(EngineConfig(target=args.model, draft=args.draft, method=args.method, dtype=args.dtype))
+    return EngineConfig(
+        target=args.model,
+        draft=None if args.draft == "none" else args.draft,
+        method=args.method,
+        dtype=args.dtype,
+        device=args.device,
+        draft_device=args.draft_device,
+        threads=args.threads,
+        cores=args.cores,
+        context=args.context,
+    )
+
+
+def _engine(args: argparse.Namespace) -> "Engine":
+    """The engine, loaded and timed. Raises as `_config`, and ArtifactError where a model can't be used."""
+    config = _config(args)
+    from worldpilot.models.language.engine import Engine
+
+    return Engine(config)
 
 
 # --- ask ---------------------------------------------------------------------------------------------------------
@@ -180,7 +209,8 @@ def _answer(engine: "Engine", messages: list[Any], args: argparse.Namespace) -> 
     show(stream.close())
     seconds, tokens = time.perf_counter() - begin, len(generation.tokens)
     why = {Finish.CANCELLED: ", interrupted", Finish.LENGTH: ", cut off (--max-tokens)"}.get(generation.finish, "")
-    print(f"\n[{tokens} tokens, {tokens / seconds:.0f}/s{why}]", file=sys.stderr)
+    print()
+    print(f"[{tokens} tokens, {tokens / seconds:.0f}/s{why}]", file=sys.stderr)
     return text
 
 
@@ -213,7 +243,8 @@ def _serve(args: argparse.Namespace) -> int:
         app = application(engine, name, hosts=LOOPBACK if local else (), waiting=args.queue)
         print(f"{engine.report}\n{name} at http://{args.host}:{listening.getsockname()[1]}/v1", flush=True)
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
-        uvicorn.Server(config).run(sockets=[listening])
+        with suppress(KeyboardInterrupt):  # uvicorn passes it on when it has ended
+            uvicorn.Server(config).run(sockets=[listening])
     return 0
 
 
@@ -230,14 +261,40 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    raise NotImplementedError
+    config = _config(args)
+    from worldpilot.models.language.bench import bench, describe
+    from worldpilot.models.language.loaders import load_tokenizer
+    from worldpilot.reasoning.draft import instruction_requests
+
+    requests = instruction_requests(load_tokenizer(args.model), args.count, seed=1, validation=True)
+    compared = not args.without_transformers
+    figures = bench(requests, config, rounds=args.rounds, transformers=compared, progress=_progress)
+    print(describe(figures))
+    return _write(args.json, figures)
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    raise NotImplementedError
+    from worldpilot.reasoning.evaluation import evaluate
+    from worldpilot.reasoning.reasoner import Reasoner
+
+    with _engine(args) as engine:
+        figures = evaluate(
+            Reasoner(engine), simulate=args.simulate, seed=args.seed, progress=lambda case: _progress(case["say"])
+        )
+    for name, found in figures.items():
+        if isinstance(found, dict) and found.get("n"):
+            low, high = found["ci"]
+            print(f"{name:10} {found['rate']:6.1%} [{low:5.1%}, {high:5.1%}] of {found['n']}")
+    return _write(args.json, figures)
 
 
-def _write(path: Path | None, figures: dict[str, Any]) -> None:
+def _progress(line: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{line[:100]}", end="", file=sys.stderr, flush=True)
+
+
+def _write(path: Path | None, figures: dict[str, Any]) -> int:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(figures, indent=2) + "\n")
+    return 0

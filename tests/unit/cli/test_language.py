@@ -50,7 +50,7 @@ def test_chat_answers_line_by_line(
     monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n\nhello\n/new\nhello\n" + "word " * 3000 + "\n/quit\nnever"))
     assert main(arguments(babbler, "chat", "--max-tokens", "8")) == 0
     out, err = capsys.readouterr()
-    first, second, third = out.strip("\n").split("\n") if out.count("\n") == 3 else [out, "", ""]
+    first, second, third = out.splitlines()
     assert first == third != second  # forgotten: the same again
     assert err.count("[8 tokens") == 3
     assert "exceed the model's 2048" in err
@@ -86,7 +86,8 @@ def test_serve_serves_until_it_is_interrupted(babbler: Path) -> None:
     family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
     begin = time.monotonic()
     server.send_signal(signal.SIGINT)
-    server.communicate(timeout=10)
+    _, err = server.communicate(timeout=10)
+    assert (server.returncode, err) == (0, "")
     assert not psutil.wait_procs(family, timeout=3)[1]
     assert time.monotonic() - begin < 5
 

@@ -95,15 +95,17 @@ UNCERTAINTY_MONITOR = (
 REASONING = (
     *COMMON,
     *MODEL,
-    Param("language_model", "smollm2", "the model that understands: a name, a .gguf file, or a folder of safetensors"),
-    Param("draft_model", "draft", "the model that speculates: a name or a folder; of the same tokenizer"),
+    Param(
+        "language_model", "reasoning", "the model that understands: a name, a .gguf file, or a folder of safetensors"
+    ),
+    Param("draft_model", "draft", "the model that speculates: a name or a folder, of one tokenizer; empty: none"),
     Param("method", "auto", "how text is decoded: ar, sd, ssd, or auto: whichever is fastest here"),
-    Param("dtype", "bfloat16", "weights of both models: bfloat16 or float32"),
+    Param("dtype", "auto", "of the language model: bfloat16, float32, or auto: what the device computes in"),
     Param("language_device", "cpu", "device of the language model: cpu or cuda:N"),
     Param("draft_device", "cpu", "device of the draft: cpu or cuda:N"),
     Param("language_threads", 1, "threads of the language model on a CPU", 1, 256),
-    Param("target_core", -1, "CPU core to keep the language model on; -1: any", -1, 4095),
-    Param("draft_core", -1, "CPU core to keep the draft on; -1: any", -1, 4095),
+    Param("target_core", -1, "CPU core that the language model is bound to; -1: any", -1, 4095),
+    Param("draft_core", -1, "CPU core that the draft is bound to; -1: any", -1, 4095),
     Param("deadline", 10.0, "for goals that name none: from acceptance to result [s]", 0.1, 600.0),
     Param("service_timeout", 1.0, "how long the planner's services may take to be there, or to answer [s]", 0.05, 60.0),
     Param("latent_timeout", 1.0, "signals older than this are not known [s]", 0.05, 60.0),

@@ -277,20 +277,29 @@ def _result(status: int, message: str) -> Reason.Result:
 
 
 def _engine(settings: Any) -> Any:
-    """The language model.
+    """The language model that the node's parameters describe.
 
     Raises:
         NotReady: what it needs is not installed.
-        ArtifactError: a model that can't be used.
+        InvalidInput, UnknownName, ArtifactError: what the parameters ask for can't be had.
     """
     try:
         from worldpilot.models.language.engine import Engine, EngineConfig
     except ImportError as error:
         raise NotReady(f"{error}: the language model needs `pip install worldpilot[language]`") from error
+    cores = (settings.target_core, settings.draft_core)
+    if min(cores) < 0 <= max(cores):
+        raise InvalidInput(f"target_core and draft_core: set both or neither (-1), got {cores}")
     return Engine(
         EngineConfig(
             target=settings.language_model,
-            draft=settings.draft_model,
+            draft=settings.draft_model or None,
+            method=settings.method,
+            dtype=settings.dtype,
+            device=settings.language_device,
+            draft_device=settings.draft_device,
+            threads=settings.language_threads,
+            cores=cores if min(cores) >= 0 else None,
         )
     )
 
