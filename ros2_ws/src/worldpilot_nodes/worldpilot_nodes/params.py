@@ -95,9 +95,7 @@ UNCERTAINTY_MONITOR = (
 REASONING = (
     *COMMON,
     *MODEL,
-    Param(
-        "language_model", "reasoning", "the model that understands: a name, a .gguf file, or a folder of safetensors"
-    ),
+    Param("language_model", "reasoning", "the model that understands: a name, a .gguf file or a folder"),
     Param("draft_model", "draft", "the model that speculates: a name or a folder, of one tokenizer; empty: none"),
     Param("method", "auto", "how text is decoded: ar, sd, ssd, or auto: whichever is fastest here"),
     Param("dtype", "auto", "of the language model: bfloat16, float32, or auto: what the device computes in"),
