@@ -31,7 +31,7 @@ from worldpilot.models.language.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
-HUNG = 5.0  # [s] of silence after which a late process is replaced
+HUNG = 30.0  # [s] of silence after which a late process is replaced; a starved one is slow, and loads slowly too
 RESTARTS = 3  # in a row, without an answer between them
 
 
