@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Re-creates models/zoo/language_draft, the draft of the reasoning service's language model; about a quarter of an hour on one
-# idle core with bfloat16 instructions. It can be interrupted and goes on. Usage: scripts/train_draft.sh [WORK_FOLDER]
+# Re-creates models/zoo/language_draft, the draft of the reasoning service's language model; about a quarter of an hour
+# on one idle core with bfloat16 instructions. It can be interrupted and goes on. Usage: scripts/train_draft.sh [WORK_FOLDER]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
