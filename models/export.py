@@ -190,7 +190,19 @@ def _trace(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str],
         verbose=False,
     )
     assert program is not None
-    return program.model_proto
+    model = program.model_proto
+    _forget_sources(model.graph)
+    for function in model.functions:
+        _forget_sources(function)
+    return model
+
+
+def _forget_sources(graph: Any) -> None:
+    """Leave out which lines of which files on this machine a graph was traced from."""
+    for part in (graph, *graph.node, *graph.value_info, *getattr(graph, "input", ()), *getattr(graph, "output", ())):
+        for field in ("doc_string", "metadata_props"):
+            if not isinstance(part, str):
+                part.ClearField(field)
 
 
 def _any_horizon(predict: _Predict, latents: Tensor, actions: Tensor, batch: Any) -> ModelProto:
