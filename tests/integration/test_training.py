@@ -90,6 +90,26 @@ def test_the_artifact_is_what_was_trained(made):
     assert artifact.has_decoder
 
 
+@pytest.mark.parametrize("horizon", [1, 5, 11])
+def test_the_predictor_has_any_horizon(made, horizon: int):
+    model, rng = Artifact.load(made / "artifact").world_model, np.random.default_rng(0)
+    nets, spec = world_model.load(made / "nets"), model.spec
+    past = History(rng.standard_normal((2, 64)).astype(np.float32), np.zeros((1, 10), np.float32))
+    actions = rng.uniform(-0.25, 0.25, (3, horizon, 10)).astype(np.float32)
+    with torch.no_grad():
+        normalised = (torch.from_numpy(actions) - spec.action.action_low[0]) / 0.5 * 2 - 1
+        before = torch.zeros(3, 1, 10)  # no control lies in the middle of the bounds
+        latents = torch.from_numpy(past.latents).expand(3, 2, 64)
+        expected = nets.predictor(latents, torch.cat([before, normalised], 1)).numpy()
+    assert model.predict(past, actions) == pytest.approx(expected, abs=1e-3)
+
+
+def test_graphs_do_not_name_the_files_they_were_traced_from(made):
+    graphs = list((made / "artifact").glob("*.onnx"))
+    assert graphs
+    assert not [graph.name for graph in graphs if b".py" in graph.read_bytes()]
+
+
 def test_the_sampler_is_diffusers_own_loop(made):
     """The unrolled sampler against a loop over `scheduler.step` from the same noise."""
     from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
