@@ -11,7 +11,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
@@ -153,10 +153,9 @@ class Line:
         """
         if len(self._jobs) > self._waiting:
             raise Refusal(429, f"{len(self._jobs)} requests are served or wait already; try again later")
-        job = Job(self._engine, request, stop)
+        job = Job(self._engine, request, stop, self._jobs.discard)
         self._jobs.add(job)
-        done = asyncio.get_running_loop().run_in_executor(self._thread, job.run)
-        done.add_done_callback(lambda _: self._jobs.discard(job))
+        asyncio.get_running_loop().run_in_executor(self._thread, job.run)
         return job
 
     def close(self) -> None:
@@ -167,10 +166,19 @@ class Line:
 
 
 class Job:
-    """One request under way: generated in the line's thread, heard in the event loop's."""
+    """One request under way: generated in the line's thread, heard in the event loop's.
 
-    def __init__(self, engine: ServedEngine, request: Request, stop: Collection[str]) -> None:
-        self._engine, self._request = engine, request
+    Args:
+        engine: generates.
+        request: what.
+        stop: texts that end it.
+        leave: called with the job, in the event loop's thread, when it has ended and before that is heard.
+    """
+
+    def __init__(
+        self, engine: ServedEngine, request: Request, stop: Collection[str], leave: Callable[["Job"], None]
+    ) -> None:
+        self._engine, self._request, self._leave = engine, request, leave
         self._text = TextStream(engine.tokenizer, tuple(stop))
         self._over = threading.Event()
         self._loop = asyncio.get_running_loop()
@@ -183,9 +191,11 @@ class Job:
             if generation.finish is Finish.CANCELLED and not self._text.stopped:
                 raise Refusal(503, "the request was called off: the server is shutting down")
             self._tell(self._text.close())
-            self._tell(End(self._request, generation, self._text.stopped))
+            last: End | Exception = End(self._request, generation, self._text.stopped)
         except Exception as error:  # whatever it is, the one who waits must hear of it
-            self._tell(error)
+            last = error
+        self._loop.call_soon_threadsafe(self._leave, self)
+        self._tell(last)
 
     async def next(self) -> str | End:
         """The next piece of the text, or its end.
