@@ -38,18 +38,15 @@ ARMS: dict[str, dict[str, Any]] = {
     "lambda x 10": {"sigreg_weight": BASE.sigreg_weight * 10},
     "without SIGReg": {"sigreg_weight": 0.0},
     "one step ahead in stage 1": {"rollout": 1},
-    "one view": {},
+    "three views": {"views": 3},
     "absolute targets": {},
 }
 
 
-def subset(data: Path, out: Path, shards: int, symmetric: bool = True) -> Path:
+def subset(data: Path, out: Path, shards: int) -> Path:
     """A store of the first `shards` shards of another, as links."""
     out.mkdir(parents=True, exist_ok=True)
-    content = json.loads((data / DATASET_FILE).read_text())
-    if not symmetric:
-        content["meta"].pop("symmetries", None)
-    (out / DATASET_FILE).write_text(json.dumps(content))
+    (out / DATASET_FILE).write_text((data / DATASET_FILE).read_text())
     for shard in sorted(data.glob("shard-*.npz"))[:shards]:
         if not (out / shard.name).exists():
             (out / shard.name).symlink_to(shard.resolve())
@@ -83,7 +80,7 @@ def run_arm(name: str, seed: int, data: Path, work: Path, shards: int, episodes:
     kept = folder / "result.json"
     if kept.exists():
         return json.loads(kept.read_text())
-    part = subset(data, work / ("one-view" if name == "one view" else "data"), shards, name != "one view")
+    part = subset(data, work / "data", shards)
     if name == "absolute targets":
         part = absolute(EpisodeStore(part), work / "absolute")
     store = EpisodeStore(part)

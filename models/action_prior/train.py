@@ -35,7 +35,7 @@ class PriorTrainConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     ema: float = 0.999
-    views: int = 3  # of each episode, if the task has symmetries
+    views: int = 1  # of each episode, if the task has symmetries
     goal_ahead: int = 75  # a goal lies up to so many control steps ahead; 0: no goals
     evaluate_every: int = 1000
     seed: int = 0

@@ -56,7 +56,7 @@ class TrainConfig:
     dynamics_batch: int = 512  # per device and ensemble member
     rollout: int = 2  # model steps of open-loop prediction in stage 1
     dynamics_rollout: int = 5  # in stage 2
-    dynamics_views: int = 3  # of each episode that stage 2 sees, if the task has symmetries; stage 1 sees all
+    views: int = 1  # of each episode that stage 2 sees, if the task has symmetries; above 1 stage 1 sees all there are
     learning_rate: float = 1e-3
     weight_decay: float = 1e-3
     sigreg_weight: float = 0.1
@@ -69,8 +69,9 @@ class TrainConfig:
     accelerator: str = "auto"  # a GPU if there is one
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.rollout, self.dynamics_rollout, self.evaluate_every, self.devices) < 1:
-            raise InvalidInput("train: steps, batch, rollouts, evaluate_every and devices must be at least 1")
+        counts = (self.steps, self.batch, self.rollout, self.dynamics_rollout, self.views, self.evaluate_every)
+        if min(*counts, self.devices) < 1:
+            raise InvalidInput("train: steps, batch, rollouts, views, evaluate_every, devices must be at least 1")
         if self.accelerator not in ACCELERATORS:
             raise UnknownName("accelerator", self.accelerator, ACCELERATORS)
 
@@ -308,7 +309,8 @@ def _encoder_stage(
     terms = fabric.setup_module(EncoderLosses(nets, config))
     for step in (bar := _progress(fabric, "encoder", first, config.steps)):
         nets.train()
-        at, views = rng.choice(windows, config.batch), rng.integers(frames.views, size=config.batch)
+        at = rng.choice(windows, config.batch)
+        views = rng.integers(frames.views if config.views > 1 else 1, size=config.batch)
         index = at[:, None] + np.arange(steps) * spec.block
         pictures = frames.images(index, views)
         images = _jitter(_to_tensor(pictures.reshape(-1, *pictures.shape[2:]), nets.device), rng)
@@ -336,7 +338,7 @@ def _dynamics_stage(
     nets.eval()
     nets.encoder.requires_grad_(False)
     nets.readout.requires_grad_(False)
-    drawn = frames.draw_views(config.dynamics_views, np.random.default_rng([config.seed, 4]))
+    drawn = frames.draw_views(config.views, np.random.default_rng([config.seed, 4]))
     latents = encode_views(nets, frames, drawn)
     windows = frames.windows(h - 1 + rollout, spec.block)
     rng = np.random.default_rng([config.seed, 2])
