@@ -126,17 +126,25 @@ def _ask(args: argparse.Namespace) -> int:
     from worldpilot_msgs.action import Reason
     from worldpilot_nodes.client import Client
 
-    names = {getattr(Reason.Result, name): name for name in dir(Reason.Result) if name.isupper()}
     with Client(namespace=args.namespace) as client, _interruptible() as interrupted:
         reasoning = client.reason(args.instruction, propose=args.propose, deadline=args.deadline)
         while (result := reasoning.result(0.1)) is None:
             if interrupted.is_set():
                 reasoning.cancel()
-    print(names[result.status].lower().replace("_", " ") + f", {result.seconds:.2f} s")
-    for text in (result.rationale, result.message, result.spec_json):
+    kind = Reason.Result
+    followed = {kind.REWARD_APPLIED: "applied", kind.REWARD_PROPOSED: "proposed", kind.ANSWERED: "answered"}
+    failed = {
+        kind.REFUSED: "refused",
+        kind.INVALID: "invalid",
+        kind.SWAP_REFUSED: "refused by the planner",
+        kind.CANCELLED: "cancelled",
+        kind.DEADLINE: "too late",
+        kind.UNAVAILABLE: "planner unavailable",
+    }
+    print(f"{(followed | failed)[result.status]} ({result.seconds:.2f} s)")
+    for text in dict.fromkeys((result.rationale, result.message, result.spec_json)):
         if text:
             print(text)
-    followed = (Reason.Result.REWARD_APPLIED, Reason.Result.REWARD_PROPOSED, Reason.Result.ANSWERED)
     return 0 if result.status in followed else 1
 
 

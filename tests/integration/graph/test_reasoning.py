@@ -4,7 +4,10 @@ The language model is a small real one that knows four sentences by heart, so th
 """
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -135,6 +138,18 @@ def test_an_instruction_becomes_the_reward_in_force(running: Any) -> None:
     assert result.method == "ssd"
     assert result.tokens_per_round > 1
     assert 0 < instruction.feedback[-1].elapsed <= result.seconds
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [([FAR], 0, "applied"), (["--propose", FAR], 0, "proposed"), ([WHY], 0, "may move"), ([SING], 1, "cannot do that")],
+)
+def test_the_command_line_instructs_too(running: Any, domain: int, arguments: list[str], code: int, says: str) -> None:
+    command = [sys.executable, "-m", "worldpilot.cli.main", "language", "ask", *arguments]
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(domain)}
+    asked = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (asked.returncode, says in asked.stdout) == (code, True), asked.stdout + asked.stderr
+    assert (in_force(running) != running.before) == (says == "applied")
 
 
 def test_a_proposed_reward_is_not_applied(running: Any) -> None:

@@ -50,6 +50,7 @@ class ReasoningNode(PilotNode):
         self._spec = load(self).spec
         self._engine = _engine(self.params)
         self.at_cleanup(self._engine.close)
+        self.get_logger().info(self._engine.report)
         self._reasoner = Reasoner(self._engine)
         self._reasoner.reason("stop", Scene.of(self._spec, {}, registry.available()))  # as slow as no later one
         self._task: _Task | None = None
@@ -136,6 +137,8 @@ class ReasoningNode(PilotNode):
         if task is None:
             return
         result.seconds = task.elapsed
+        end = "followed" if result.status in _FOLLOWED else "not followed"
+        self.get_logger().info(f"{end} after {result.seconds:.2f} s: {result.message or result.rationale}")
 
         def finish(handle: ServerGoalHandle) -> Reason.Result:
             if result.status in _FOLLOWED:
