@@ -4,7 +4,7 @@ import math
 
 from worldpilot.reasoning.expand import is_stop
 from worldpilot.reasoning.scene import Scene
-from worldpilot.types import AlertLevel
+from worldpilot.types import Alert, AlertLevel
 
 CHANNELS = {
     "surprise": "what the camera saw differed from what the model had predicted a moment before",
@@ -19,26 +19,42 @@ def answer(question: str, scene: Scene) -> str:
 
 
 def why_stopped(scene: Scene) -> str:
-    """From the alert and its figures; otherwise from the reward in force."""
+    """From the alert in force and its figures; else from the planner and the reward, and then from the last alert."""
     alert = scene.alert
     if alert is None or alert.level is AlertLevel.NOMINAL:
-        if scene.reward is None:
-            return "There is no alert; the robot holds because no reward is active."
-        if is_stop(scene.reward):
-            return "There is no alert; the robot stands still because the reward in force asks for it."
-        return "There is no alert: as far as the monitor is concerned, the robot may move."
-    did = {AlertLevel.CAUTION: "slowed the robot down", AlertLevel.HOLD: "holds the robot"}[alert.level]
+        return _without_alert(scene)
+    if scene.alert_age > 0.0:
+        return f"{_without_alert(scene)} Before that: {_alerted(alert, scene.alert_age)}"
+    return _alerted(alert, 0.0)
+
+
+def _without_alert(scene: Scene) -> str:
+    """Why the robot stands still although no alert is in force, if it does."""
+    if scene.hold:
+        return f"There is no alert; the planner holds the robot: {scene.hold}."
+    if scene.reward is None:
+        return "There is no alert; the robot holds because no reward is active."
+    if is_stop(scene.reward):
+        return "There is no alert; the robot stands still because the reward in force asks for it."
+    return "There is no alert: as far as the monitor is concerned, the robot may move."
+
+
+def _alerted(alert: Alert, age: float) -> str:
+    """An alert that is in force, or ended `age` [s] ago."""
+    over = age > 0.0
+    held = "held the robot" if over else "holds the robot"
+    did = {AlertLevel.CAUTION: "slowed the robot down", AlertLevel.HOLD: held}[alert.level]
     text = f"The monitor {did} because of {alert.channel or 'an alert'}"
     if alert.channel in CHANNELS:
         text += f": {CHANNELS[alert.channel]}"
     if math.isfinite(alert.score) and math.isfinite(alert.threshold):
-        text += f". The score is {alert.score:.3g}, the threshold {alert.threshold:.3g}"
+        text += f". The score {'was' if over else 'is'} {alert.score:.3g}, the threshold {alert.threshold:.3g}"
         if alert.threshold > 0:
             text += f", {alert.score / alert.threshold:.2g} times as much as is allowed"
     lasted = alert.stamp - alert.since
     if lasted >= 0:
         text += f"; it first crossed at t = {alert.since:.2f} s, {lasted:.2f} s before it was last judged"
-    return text + "."
+    return f"{text}; it ended {age:.1f} s ago." if over else f"{text}."
 
 
 def state(scene: Scene) -> str:

@@ -108,6 +108,8 @@ class Scene:
     reward: RewardSpec | None = None  # in force
     before_stop: RewardSpec | None = None  # in force before an instruction stopped the robot: what "go on" means
     alert: Alert | None = None  # the last that was not nominal
+    alert_age: float = 0.0  # how long ago it ended [s]; 0: it is in force
+    hold: str = ""  # why the planner keeps the robot still; empty: it does not
     model: ModelSpec | None = field(default=None, repr=False)  # if known, rewards are tried on it
 
     @staticmethod
@@ -120,6 +122,8 @@ class Scene:
         reward: RewardSpec | None = None,
         before_stop: RewardSpec | None = None,
         alert: Alert | None = None,
+        alert_age: float = 0.0,
+        hold: str = "",
     ) -> "Scene":
         """The scene of a model.
 
@@ -145,6 +149,8 @@ class Scene:
             reward=reward,
             before_stop=before_stop,
             alert=alert,
+            alert_age=alert_age,
+            hold=hold,
             model=spec,
         )
 

@@ -35,6 +35,19 @@ def test_without_an_alert_the_reward_explains(scene):
     assert "asks for it" in explain.why_stopped(replace(scene, reward=stop))
 
 
+def test_an_alert_that_is_over_is_told_after_what_is_the_case_now(scene):
+    stop = expand({"goals": ["stop"]}, scene)[0]
+    answer = explain.why_stopped(replace(scene, alert=HOLD, alert_age=3.25, reward=stop))
+    assert answer.index("asks for it") < answer.index("held the robot because of surprise")
+    assert "score was 90" in answer
+    assert answer.endswith("it ended 3.2 s ago.")
+
+
+def test_the_planners_own_reason_to_hold_is_given(scene):
+    answer = explain.why_stopped(replace(scene, hold="no latent from the world model for 0.40 s"))
+    assert "the planner holds the robot: no latent from the world model for 0.40 s." in answer
+
+
 def test_the_state_is_where_things_are(scene):
     answer = explain.state(scene)
     assert "block is at x = 2.0 cm, y = -4.0 cm, yaw = 29°" in answer

@@ -57,6 +57,9 @@ class ReasoningNode(PilotNode):
         self._values: dict[str, float] = {}  # of the signals
         self._latent_age = Age()
         self._alert: Alert | None = None  # the last that was not nominal
+        self._alert_age = Age()  # how long ago it was repeated
+        self._in_force = False  # whether it is the monitor's word still
+        self._hold = ""  # why the planner keeps the robot still
         self._reward_id = ""  # of the reward in force
         self._before_stop: RewardSpec | None = None  # the last in force that was no stop
         self._interrupted = threading.Event()
@@ -99,6 +102,7 @@ class ReasoningNode(PilotNode):
         self._latent_age.touch()
 
     def _hear_status(self, message: PlannerStatus) -> None:
+        self._hold = "" if message.state == PlannerStatus.RUNNING else message.reason
         if message.reward_id == self._reward_id or not message.reward_json:
             return
         self._reward_id, reward = message.reward_id, registry.parse_spec(message.reward_json)
@@ -106,8 +110,10 @@ class ReasoningNode(PilotNode):
             self._before_stop = reward
 
     def _hear_alert(self, message: AlertMsg) -> None:
-        if message.level != AlertMsg.NOMINAL:
+        self._in_force = message.level != AlertMsg.NOMINAL
+        if self._in_force:
             self._alert = convert.alert(message)
+            self._alert_age.touch()
 
     # --- goals ---------------------------------------------------------------------------------------------------
 
@@ -182,6 +188,8 @@ class ReasoningNode(PilotNode):
             reward=registry.parse_spec(rewards.active_json) if rewards.active_json else None,
             before_stop=self._before_stop,
             alert=self._alert,
+            alert_age=0.0 if self._in_force else self._alert_age(),
+            hold=self._hold,
         )
 
     def _described(self, outcome: Outcome) -> Reason.Result:
