@@ -95,9 +95,14 @@ class Channel:
     def send(self, message: Start | Advance | Answer | Ready | Failed) -> None:
         buffer = io.BytesIO()
         pickler = pickle.Pickler(buffer, pickle.HIGHEST_PROTOCOL)
-        pickler.persistent_id = lambda obj: "tokenizer" if obj is self._tokenizer and obj is not None else None
+        pickler.persistent_id = lambda obj: "tokenizer" if self._is_known(obj) else None
         pickler.dump(message)
         self._connection.send_bytes(buffer.getbuffer())
+
+    def _is_known(self, obj: object) -> bool:
+        """Whether it is the tokenizer that both ends have, or another reading of the same one."""
+        known = self._tokenizer
+        return known is not None and isinstance(obj, Tokenizer) and obj.fingerprint == known.fingerprint
 
     def receive(self) -> Any:
         unpickler = pickle.Unpickler(io.BytesIO(self._connection.recv_bytes()))
