@@ -53,7 +53,7 @@ def _alerted(alert: Alert, age: float) -> str:
             text += f", {alert.score / alert.threshold:.2g} times as much as is allowed"
     lasted = alert.stamp - alert.since
     if lasted >= 0:
-        text += f"; it first crossed at t = {alert.since:.2f} s, {lasted:.2f} s before it was last judged"
+        text += f"; it first crossed {lasted:.2f} s before it was last judged"
     return f"{text}; it ended {age:.1f} s ago." if over else f"{text}."
 
 

@@ -52,7 +52,8 @@ class ReasoningNode(PilotNode):
         self.at_cleanup(self._engine.close)
         self.get_logger().info(self._engine.report)
         self._reasoner = Reasoner(self._engine)
-        self._reasoner.reason("stop", Scene.of(self._spec, {}, registry.available()))  # as slow as no later one
+        scene = Scene.of(self._spec, {}, registry.available())
+        self._reasoner.reason("what can you do?", scene)  # the first is the slowest
         self._task: _Task | None = None
         self._values: dict[str, float] = {}  # of the signals
         self._latent_age = Age()
