@@ -65,7 +65,7 @@ def absolute(store: EpisodeStore, out: Path) -> Path:
         spec, names=("x", "y"), units=("m", "m"), low=(-WORKSPACE,) * 2, high=(WORKSPACE,) * 2, max_rate=(0.25, 0.25)
     )
     with EpisodeWriter(out, {**store.meta, "action": targets.to_dict()}) as writer:
-        for episode in (store[i] for i in range(len(store))):
+        for episode in store:
             position = np.stack([episode.signals["pusher_x"], episode.signals["pusher_y"]], -1)
             target = np.clip(position[:-1] + episode.controls * spec.control_dt, -WORKSPACE, WORKSPACE)
             writer.append(

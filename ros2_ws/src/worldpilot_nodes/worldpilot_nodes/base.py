@@ -13,6 +13,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 import numpy as np
 import rclpy
 from geometry_msgs.msg import TwistStamped
+from rclpy.action.server import ActionServer, CancelResponse, GoalResponse, ServerGoalHandle
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.guard_condition import GuardCondition
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -108,6 +109,29 @@ class PilotNode(LifecycleNode):
         """A service of the node's own, from configure to cleanup."""
         made = self.create_service(service_type, f"~/{name}", callback)
         self.owns(lambda: self.destroy_service(made))
+
+    def action(
+        self,
+        action_type: Any,
+        name: str,
+        judge: Callable[[Any], GoalResponse],
+        accept: Callable[[ServerGoalHandle], None],
+    ) -> None:
+        """An action of the node's own, from configure to cleanup; a cancellation is always accepted.
+
+        Nothing runs when a goal is accepted: `accept` keeps its handle, and whoever ends the goal executes that with
+        what gives the result, as rclpy would block or poll while a callback waits.
+        """
+        server = ActionServer(
+            self,
+            action_type,
+            f"~/{name}",
+            execute_callback=lambda _: action_type.Result(),  # replaced when the goal ends
+            goal_callback=judge,
+            handle_accepted_callback=accept,
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
+        )
+        self.owns(server.destroy)
 
     def every(self, period: float, callback: Callable[[], None]) -> None:
         """Call `callback` each `period` [s] while the node is active."""

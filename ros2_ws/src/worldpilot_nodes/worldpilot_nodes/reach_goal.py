@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from rclpy.action.server import ActionServer, CancelResponse, GoalResponse, ServerGoalHandle
+from rclpy.action.server import GoalResponse, ServerGoalHandle
 from worldpilot_msgs.action import ReachGoal
 
 from worldpilot.errors import InvalidInput, WorldpilotError
@@ -34,16 +34,7 @@ class ReachGoalServer:
         self._goal: ServerGoalHandle | None = None
         self._latent: FloatArray | None = None  # of the goal image
         self._age, self._within = Age(), 0
-        server = ActionServer(
-            node,
-            ReachGoal,
-            "~/reach_goal",
-            execute_callback=lambda _: ReachGoal.Result(),  # replaced by `_end`
-            goal_callback=self._judge,
-            handle_accepted_callback=self._accept,
-            cancel_callback=lambda _: CancelResponse.ACCEPT,
-        )
-        node.owns(server.destroy)
+        node.action(ReachGoal, "reach_goal", self._judge, self._accept)
         node.at_cleanup(lambda: self.abort("the planner is shutting down"))
 
     def progress(self, latent: FloatArray, signals: Mapping[str, float], score: float) -> None:

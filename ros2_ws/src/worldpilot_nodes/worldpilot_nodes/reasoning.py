@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from rclpy.action.server import ActionServer, CancelResponse, GoalResponse, ServerGoalHandle
+from rclpy.action.server import GoalResponse, ServerGoalHandle
 from worldpilot_msgs.action import Reason
 from worldpilot_msgs.msg import Alert as AlertMsg
 from worldpilot_msgs.msg import Latent, PlannerStatus
@@ -73,16 +73,7 @@ class ReasoningNode(PilotNode):
         self.subscription("latent", self._hear_latent)
         self.subscription("planner_status", self._hear_status)
         self.subscription("alert", self._hear_alert)
-        server = ActionServer(
-            self,
-            Reason,
-            "~/reason",
-            execute_callback=lambda _: Reason.Result(),  # replaced by `_end`
-            goal_callback=self._judge,
-            handle_accepted_callback=self._accept,
-            cancel_callback=lambda _: CancelResponse.ACCEPT,
-        )
-        self.owns(server.destroy)
+        self.action(Reason, "reason", self._judge, self._accept)
 
     def activate(self) -> None:
         self._interrupted.clear()
