@@ -1,8 +1,9 @@
-"""Episodes from recordings: rosbag2 folders and single files, MCAP or SQLite, image and command topics.
+"""Episodes from recordings: rosbag2 folders and single files, MCAP or SQLite, observation and command topics.
 
-A recording has no control rate. Each stretch of images without a gap gets a grid of ticks, one control period apart,
-from its first image on. A tick's observation is the nearest image; the control that follows it is the command in force
-`command_at` of a period later; a signal is the measurement nearest to the tick's image.
+A recording has no control rate. Each stretch of observations (images, or states) without a gap gets a grid of ticks,
+one control period apart, from its first observation on. A tick's observation is the nearest one; the control that
+follows it is the command in force `command_at` of a period later; a signal is the measurement nearest to the tick's
+observation.
 """
 
 import re
@@ -22,7 +23,7 @@ from worldpilot.errors import InvalidInput, UnknownName
 from worldpilot.models.data.episodes import Episode
 from worldpilot.types import ActionSpec, ImageArray
 
-_IMAGE, _COMMAND = "the image", "the command"  # beside the signals' names
+_OBSERVATION, _COMMAND = "the observation", "the command"  # beside the signals' names
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 Stamps = npt.NDArray[np.int64]  # [ns], ascending
@@ -46,12 +47,13 @@ class BagImport:
     """
 
     spec: ActionSpec
-    image_topic: str  # sensor_msgs/Image or CompressedImage
+    observation_topic: str  # sensor_msgs/Image or CompressedImage; with `state` worldpilot_msgs/State
     command_topic: str
     command_fields: tuple[str, ...]  # one a control
     signals: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # name -> (topic, field)
+    state: tuple[str, ...] = ()  # names of the numbers that make an observation, in order; none: it is an image
     size: int = 64  # side of the stored images [px]
-    max_gap: float | None = None  # [s] without an image, command or signal that ends an episode; None: 2.5 periods
+    max_gap: float | None = None  # [s] without any of them that ends an episode; None: 2.5 periods
     command_at: float = 0.5  # where in a control period its command is looked up, 0 start, 1 end
     log_time: bool = False  # stamps by the recorder's clock, even where messages have a header
     min_steps: int = 30  # shorter stretches are left out: training's windows span 6 model steps of 5 control steps
@@ -78,7 +80,7 @@ class BagImport:
 
     @property
     def longest_gap(self) -> int:
-        """Without an image, command or signal, in an episode [ns]."""
+        """Without an observation, command or signal, in an episode [ns]."""
         return round((2.5 * self.spec.control_dt if self.max_gap is None else self.max_gap) * 1e9)
 
 
@@ -97,25 +99,25 @@ class _Stream:
 
 
 def read_episodes(bag: Path, wanted: BagImport) -> list[Episode]:
-    """The episodes of one recording; its seed is the stamp of its first image [ns].
+    """The episodes of one recording; its seed is the stamp of its first observation [ns].
 
     Raises:
-        InvalidInput: the recording cannot be read, lacks a topic or field, has images of another encoding or slower
-            than the control rate, commands out of bounds, or no stretch of `min_steps` control steps.
+        InvalidInput: the recording cannot be read, lacks a topic or field, has images of another encoding, observations
+            slower than the control rate, commands out of bounds, or no stretch of `min_steps` control steps.
     """
     streams = _read(bag, wanted)
-    image, command = streams[_IMAGE], streams[_COMMAND]
-    period = float(np.median(np.diff(image.stamps))) * 1e-9 if len(image.stamps) > 1 else np.inf
+    observed, command = streams[_OBSERVATION], streams[_COMMAND]
+    period = float(np.median(np.diff(observed.stamps))) * 1e-9 if len(observed.stamps) > 1 else np.inf
     if period > 1.5 * wanted.spec.control_dt:
         raise InvalidInput(
-            f"{bag}: an image every {period:.3g} s is too slow for a control period of {wanted.spec.control_dt} s; "
-            "give a longer one"
+            f"{bag}: {'a state' if wanted.state else 'an image'} every {period:.3g} s is too slow for a control period "
+            f"of {wanted.spec.control_dt} s; give a longer one"
         )
     _check_bounds(bag, command.values, wanted)
-    breaks = np.flatnonzero(np.diff(image.stamps) > wanted.longest_gap) + 1
+    breaks = np.flatnonzero(np.diff(observed.stamps) > wanted.longest_gap) + 1
     episodes, longest = [], 0
-    for part in np.split(np.arange(len(image.stamps)), breaks):
-        first, last = int(image.stamps[part[0]]), int(image.stamps[part[-1]])
+    for part in np.split(np.arange(len(observed.stamps)), breaks):
+        first, last = int(observed.stamps[part[0]]), int(observed.stamps[part[-1]])
         ticks = np.arange(first, last + wanted.period // 2 + 1, wanted.period)
         for episode in _on_grid(streams, ticks, wanted, bag):
             longest = max(longest, len(episode))
@@ -153,6 +155,23 @@ def rgb(message: Any) -> ImageArray:
     return picture if conversion is None else np.asarray(cv2.cvtColor(picture, conversion), np.uint8)
 
 
+def state(message: Any, names: tuple[str, ...]) -> list[float]:
+    """The numbers of a worldpilot_msgs/State message (names, values) called `names`, in that order.
+
+    Raises:
+        InvalidInput: another message, or as many names as values it does not have.
+        UnknownName: it lacks a name; the message lists those it has.
+    """
+    if not (hasattr(message, "names") and hasattr(message, "values")):
+        raise InvalidInput("no state (names, values), but " + ", ".join(_fields(message)))
+    if len(message.names) != len(message.values):
+        raise InvalidInput(f"a state of {len(message.names)} names and {len(message.values)} values")
+    there = dict(zip(message.names, message.values, strict=True))
+    if missing := [name for name in names if name not in there]:
+        raise UnknownName("state", missing[0], there)
+    return [float(there[name]) for name in names]
+
+
 def number(message: Any, path: str) -> float:
     """The number at a path of fields.
 
@@ -184,10 +203,16 @@ def _fields(value: Any) -> list[str]:
 
 
 def _read(bag: Path, wanted: BagImport) -> dict[str, _Stream]:
-    """Image, command and signals, each with its stamps."""
+    """Observation, command and signals, each with its stamps."""
     side = (wanted.size, wanted.size)
+
+    def observation(message: Any) -> Any:
+        if wanted.state:
+            return state(message, wanted.state)
+        return cv2.resize(rgb(message), side, interpolation=cv2.INTER_AREA)
+
     takes: dict[str, tuple[str, Callable[[Any], Any]]] = {
-        _IMAGE: (wanted.image_topic, lambda m: cv2.resize(rgb(m), side, interpolation=cv2.INTER_AREA)),
+        _OBSERVATION: (wanted.observation_topic, observation),
         _COMMAND: (wanted.command_topic, lambda m: [number(m, path) for path in wanted.command_fields]),
     }
     takes |= {name: (topic, partial(number, path=path)) for name, (topic, path) in wanted.signals.items()}
@@ -205,7 +230,7 @@ def _read(bag: Path, wanted: BagImport) -> dict[str, _Stream]:
     streams = {}
     for what in takes:
         order = np.argsort(np.asarray(stamps[what], np.int64), kind="stable")
-        dtype = np.uint8 if what == _IMAGE else np.float32
+        dtype = np.uint8 if what == _OBSERVATION and not wanted.state else np.float32
         streams[what] = _Stream(np.asarray(stamps[what], np.int64)[order], np.asarray(values[what], dtype)[order])
     return streams
 
@@ -243,12 +268,12 @@ def _check_bounds(bag: Path, commands: npt.NDArray[np.float32], wanted: BagImpor
 
 def _on_grid(streams: Mapping[str, _Stream], ticks: Stamps, wanted: BagImport, bag: Path) -> Iterator[Episode]:
     """Episodes from all stretches of ticks at which every topic is fresh."""
-    image, command = streams[_IMAGE], streams[_COMMAND]
-    seen = image.nearest(ticks)
-    measured = {name: streams[name].nearest(image.stamps[seen]) for name in wanted.signals}
+    observed, command = streams[_OBSERVATION], streams[_COMMAND]
+    seen = observed.nearest(ticks)
+    measured = {name: streams[name].nearest(observed.stamps[seen]) for name in wanted.signals}
     known = np.ones(len(ticks), bool)
     for name, index in measured.items():
-        known &= np.abs(streams[name].stamps[index] - image.stamps[seen]) <= wanted.longest_gap
+        known &= np.abs(streams[name].stamps[index] - observed.stamps[seen]) <= wanted.longest_gap
     when = ticks[:-1] + round(wanted.command_at * wanted.period)
     newest = np.searchsorted(command.stamps, when, side="right") - 1
     driven = (newest >= 0) & (when - command.stamps[newest] <= wanted.longest_gap)
@@ -259,8 +284,8 @@ def _on_grid(streams: Mapping[str, _Stream], ticks: Stamps, wanted: BagImport, b
         for first in range(start, end, length):
             steps, frames = slice(first, min(first + length, end)), slice(first, min(first + length, end) + 1)
             yield Episode(
-                observations=image.values[seen[frames]],
+                observations=observed.values[seen[frames]],
                 controls=command.values[newest[steps]],
                 signals={name: streams[name].values[index[frames]] for name, index in measured.items()},
-                meta={"seed": int(image.stamps[seen[first]]), "behaviour": wanted.behaviour, "bag": bag.name},
+                meta={"seed": int(observed.stamps[seen[first]]), "behaviour": wanted.behaviour, "bag": bag.name},
             )

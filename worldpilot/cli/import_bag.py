@@ -1,10 +1,12 @@
-"""`worldpilot import-bag`: recordings of a robot to episodes, images and commands laid on the control rate."""
+"""`worldpilot import-bag`: recordings of a robot to episodes, observations and commands laid on the control rate."""
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
+from worldpilot.errors import InvalidInput
 from worldpilot.models.data.bags import BagImport, read_episodes
 from worldpilot.models.data.episodes import EpisodeWriter
 from worldpilot.types import ActionSpec
@@ -14,7 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bags", type=Path, nargs="+", metavar="BAG", help="rosbag2 folder, .mcap or .db3 file")
     parser.add_argument("--out", type=Path, required=True, help="folder of the store; episodes are added to it")
     parser.add_argument("--task", help="a name for what the robot does; default: the name of the folder")
-    parser.add_argument("--image-topic", required=True)
+    observation = parser.add_mutually_exclusive_group(required=True)
+    observation.add_argument("--image-topic", help="sensor_msgs/Image or CompressedImage")
+    observation.add_argument("--state-topic", help="worldpilot_msgs/State; takes the numbers that --state names")
+    parser.add_argument("--state", type=_units, default={}, metavar="NAME:UNIT,...", help="what makes an observation")
     parser.add_argument("--command-topic", required=True)
     parser.add_argument("--command-fields", required=True, type=_words, help="e.g. twist.linear.x,twist.linear.y")
     parser.add_argument("--names", type=_words, help="of the controls; default: their fields")
@@ -48,13 +53,16 @@ def run(args: argparse.Namespace) -> int:
     names = args.names or tuple(field.replace(".", "_") for field in args.command_fields)
     units = args.units or ("1",) * len(names)
     rates = args.max_rate or [(high - low) / args.control_dt for low, high in zip(args.low, args.high, strict=False)]
+    if bool(args.state) != bool(args.state_topic):
+        raise InvalidInput("import-bag: --state-topic and --state, the names of what it gives, go together")
     spec = ActionSpec(names, units, tuple(args.low), tuple(args.high), tuple(rates), args.control_dt, args.block)
     wanted = BagImport(
         spec=spec,
-        image_topic=args.image_topic,
+        observation_topic=args.image_topic or args.state_topic,
         command_topic=args.command_topic,
         command_fields=args.command_fields,
         signals={name: (topic, field) for name, topic, field, _ in args.signal},
+        state=tuple(args.state),
         size=args.size,
         max_gap=args.max_gap,
         command_at=args.command_at,
@@ -63,11 +71,13 @@ def run(args: argparse.Namespace) -> int:
         max_steps=args.max_steps,
         behaviour=args.behaviour,
     )
-    meta = {
+    meta: dict[str, Any] = {
         "task": args.task or args.out.resolve().name,
         "action": spec.to_dict(),
         "units": {name: unit for name, _, _, unit in args.signal},
     }
+    if args.state:
+        meta["state"] = {"names": list(args.state), "units": list(args.state.values())}
     count = 0
     for bag in tqdm(args.bags, unit="bag", disable=len(args.bags) < 2):
         episodes = read_episodes(bag, wanted)
@@ -83,6 +93,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
+
+
+def _units(text: str) -> dict[str, str]:
+    """Name -> unit."""
+    pairs = (part.partition(":") for part in text.split(","))
+    return {name: unit or "1" for name, _, unit in pairs}
 
 
 def _signal(text: str) -> tuple[str, str, str, str]:

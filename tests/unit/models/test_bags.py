@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -15,7 +16,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from worldpilot.cli.main import main
 from worldpilot.errors import InvalidInput, UnknownName
-from worldpilot.models.data.bags import BagImport, number, read_episodes, rgb
+from worldpilot.models.data.bags import BagImport, number, read_episodes, rgb, state
 from worldpilot.models.data.episodes import EpisodeStore
 from worldpilot.types import ActionSpec
 
@@ -212,13 +213,13 @@ def test_without_a_header_the_log_time_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "text"),
     [
-        ({"image_topic": "/camera_2"}, UnknownName, r"'/camera_2'; valid names: /camera, /cmd$"),
+        ({"observation_topic": "/camera_2"}, UnknownName, r"'/camera_2'; valid names: /camera, /cmd$"),
         ({"command_fields": ("twist.linear.x", "twist.y")}, InvalidInput, r"/cmd .*no 'y'.*there are linear, angular"),
         ({"command_fields": ("twist.linear.x", "twist")}, InvalidInput, r"'twist' is no number, but linear"),
         ({"spec": replace(SPEC, high=(0.01, 1.0))}, InvalidInput, r"vx runs from 0 to 0.02, outside its bounds -1"),
         ({"spec": replace(SPEC, control_dt=0.02)}, InvalidInput, r"image every 0.1 s is too slow"),
         ({"min_steps": 30}, InvalidInput, r"longest stretch with all topics is 20 control steps, 30 are needed"),
-        ({"image_topic": "/cmd"}, InvalidInput, r"/cmd .*no image"),
+        ({"observation_topic": "/cmd"}, InvalidInput, r"/cmd .*no image"),
     ],
 )
 def test_what_cannot_be_imported_is_refused(
@@ -328,6 +329,12 @@ string encoding
 uint8 is_bigendian
 uint32 step
 uint8[] data"""
+JOINT_STATE = """std_msgs/Header header
+string[] name
+float64[] position
+float64[] velocity
+float64[] effort"""
+STANDARD = {"sensor_msgs/msg/Image": IMAGE, "sensor_msgs/msg/JointState": JOINT_STATE}
 USED = {
     "std_msgs/Header": "builtin_interfaces/Time stamp\nstring frame_id",
     "builtin_interfaces/Time": "int32 sec\nuint32 nanosec",
@@ -336,9 +343,53 @@ USED = {
 
 def definition(kind: str) -> str:
     messages = Path(__file__).resolve().parents[3] / "ros2_ws" / "src" / "worldpilot_msgs" / "msg"
-    main_text = IMAGE if kind.endswith("Image") else (messages / f"{kind.rsplit('/', 1)[-1]}.msg").read_text()
-    used = USED | ({} if kind.endswith("Image") else {"worldpilot_msgs/Signal": (messages / "Signal.msg").read_text()})
+    main_text = STANDARD.get(kind) or (messages / f"{kind.rsplit('/', 1)[-1]}.msg").read_text()
+    used = USED | ({} if kind in STANDARD else {"worldpilot_msgs/Signal": (messages / "Signal.msg").read_text()})
     return "\n".join([main_text, *(f"{'=' * 80}\nMSG: {name}\n{text}" for name, text in used.items())])
+
+
+def state_file(path: Path, ticks: int) -> Path:
+    """As the recorder node writes of a state task: states, and joint commands that answer each of them at once."""
+    with path.open("wb") as file:
+        writer = McapWriter(file)
+        kinds = {"/state": "worldpilot_msgs/msg/State", "/command": "sensor_msgs/msg/JointState"}
+        schemas = {topic: writer.register_msgdef(kind, definition(kind)) for topic, kind in kinds.items()}
+        for tick in range(ticks):
+            at = START + tick * 2 * 10**7
+            stamp = {"stamp": {"sec": at // 10**9, "nanosec": at % 10**9}, "frame_id": ""}
+            state = {"header": stamp, "names": ["pitch", "height"], "values": [tick / 64, -tick / 64]}
+            writer.write_message("/state", schemas["/state"], state, at, at)
+            command = {"header": stamp, "name": ["ankle"], "position": [tick / 128], "velocity": [], "effort": []}
+            writer.write_message("/command", schemas["/command"], command, at, at)
+        writer.finish()
+    return path
+
+
+def test_the_command_line_imports_states(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bag, out = state_file(tmp_path / "run.mcap", 41), tmp_path / "store"
+    command = ["import-bag", str(bag), "--out", str(out), "--state-topic", "/state", "--state", "height:m,pitch:rad"]
+    command += ["--command-topic", "/command", "--command-fields", "position.0", "--names", "ankle", "--units", "rad"]
+    command += ["--low", "-1", "--high", "1", "--control-dt", "0.02", "--block", "2", "--max-steps", "20"]
+    assert main(command) == 0
+    store = EpisodeStore(out)
+    assert store.meta["state"] == {"names": ["height", "pitch"], "units": ["m", "rad"]}
+    seen = np.concatenate([episode.observations[:-1] for episode in store])
+    assert (seen == np.stack([-np.arange(40), np.arange(40)], 1).astype(np.float32) / 64).all()
+    assert (np.concatenate([episode.controls for episode in store])[:, 0] == np.arange(40) / np.float32(128)).all()
+    command[command.index("--state") + 1] = "height:m,roll"
+    assert main(command) == 2
+    assert "unknown state 'roll'; valid names: height, pitch" in capsys.readouterr().err
+    assert main([part for part in command if part not in ("--state", "height:m,roll")]) == 2
+    assert "--state-topic and --state" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [({"names": ["a"], "values": np.zeros(2)}, "1 names and 2 values"), ({"data": 1}, "no state")],
+)
+def test_what_is_no_state_is_refused(content: dict[str, Any], text: str) -> None:
+    with pytest.raises(InvalidInput, match=text):
+        state(SimpleNamespace(**content), ("a",))
 
 
 def test_the_command_line_imports_the_stacks_own_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
