@@ -54,22 +54,31 @@ class Tick:
     index: int  # counts ticks from 1
     control: FloatArray  # (U,), after the gate
     decision: GateDecision
-    plan: Plan | None  # None if there was none; its `terms` are the reward's weighted contributions
+    plan: Plan | None  # None if there was none; its `terms` are the weighted contributions, standing ones too
     reward: RewardInForce | None  # what this tick was scored with
     swapped: bool  # this is the first tick with that reward
     solve_s: float  # [s]
 
 
 @dataclass
-class _Recorder:
-    """The reward a solver sees: scores, and remembers the last population for a swap's dry run."""
+class _Objective:
+    """What a solver sees: the reward in force beside the standing terms. Remembers what it scored last, for a swap's
+    dry run."""
 
     reward: CompositeReward
+    standing: CompositeReward | None
     last: Rollouts | None = field(default=None)
 
     def score(self, rollouts: Rollouts) -> FloatArray:
         self.last = rollouts
-        return self.reward.score(rollouts)
+        score = self.reward.score(rollouts)
+        return score if self.standing is None else score + self.standing.score(rollouts)
+
+    def terms(self, rollouts: Rollouts) -> dict[str, float]:
+        """What each term contributes to the first plan's score; standing terms are named so."""
+        parts = {"": self.reward} if self.standing is None else {"": self.reward, "standing_": self.standing}
+        contributions = ((prefix, part.terms(rollouts)) for prefix, part in parts.items())
+        return {prefix + name: float(values[0]) for prefix, terms in contributions for name, values in terms.items()}
 
 
 class Mpc:
@@ -88,11 +97,13 @@ class Mpc:
         goal_latent: for rewards that need one, of shape (D,).
         swap_budget_s: how long a new reward may take to score the current population [s].
         replan_every: control steps that a plan is followed; a new reward, a hold or a gap ends it before.
+        standing: terms that always count beside the reward in force, such as a penalty for the probability of a fall
+            or for leaving the data (the expression `-disagreement`). No swap removes them.
         shrink: replan for what is left of the horizon, until nothing is and a new horizon begins, instead of always
             for the whole of it. A plan that shall *end* at a goal then arrives, where a receding one may put it off.
 
     Raises:
-        RewardError, UnknownName: the first reward can't be built.
+        RewardError, UnknownName: the first reward, or a standing term, can't be built.
     """
 
     def __init__(
@@ -104,6 +115,7 @@ class Mpc:
         *,
         seed: int,
         goal_latent: FloatArray | None = None,
+        standing: RewardSpec | None = None,
         swap_budget_s: float = 0.02,
         replan_every: int = 1,
         shrink: bool = False,
@@ -126,6 +138,9 @@ class Mpc:
         self._active = (
             None if reward is None else RewardInForce(registry.build(reward, self._context), self._context, version=0)
         )
+        self._standing = None if standing is None else registry.build(standing, self._context)
+        if self._standing is not None and self._standing.uses_goal_image:
+            raise RewardError("mpc: a standing term can't read the goal image: goals change, standing terms don't")
         self._staged: RewardInForce | None = None
         self._population: Rollouts | None = None  # the last one scored
 
@@ -277,11 +292,10 @@ class Mpc:
         """Imagine, score, choose."""
         if active is None:
             raise NotReady("no reward is active; swap one in")
-        recorder = _Recorder(active.reward)
-        plan = self._solver.solve(self._model, history, proposals, recorder, previous_control, self._rng, steps)
-        self._population = recorder.last
-        terms = {name: float(values[0]) for name, values in active.reward.terms(plan.imagined).items()}
-        return replace(plan, terms=terms)
+        objective = _Objective(active.reward, self._standing)
+        plan = self._solver.solve(self._model, history, proposals, objective, previous_control, self._rng, steps)
+        self._population = objective.last
+        return replace(plan, terms=objective.terms(plan.imagined))
 
     def _act(
         self,

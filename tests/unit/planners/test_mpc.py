@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from worldpilot.contracts import WorldModel
-from worldpilot.errors import InvalidInput
+from worldpilot.errors import InvalidInput, RewardError, UnknownName
 from worldpilot.planners.gate import Gate, GateConfig, GateState
 from worldpilot.planners.mpc import Mpc, Tick
 from worldpilot.planners.rewards.registry import parse_spec, reward_id
@@ -56,6 +56,36 @@ def test_terms_add_up_to_the_score(point: WorldModel) -> None:
     assert plan is not None
     assert set(plan.terms) == {"goal_pose", "smoothness"}
     assert sum(plan.terms.values()) == pytest.approx(plan.score, abs=1e-6)
+
+
+def fence(weight: float) -> RewardSpec:
+    """Keep left of x = 0.1 m."""
+    params = {"expression": "-max(block_x - 0.1, 0)"}
+    return parse_spec({"terms": [{"plugin": "expression", "weight": weight, "params": params}]})
+
+
+def test_standing_terms_count_beside_the_reward_and_survive_swaps(point: WorldModel) -> None:
+    mpc = controller(point, pose(0.2, 0.0), standing=fence(100.0))
+    position, ticks = drive(mpc, np.zeros(2, np.float32), 25)
+    assert position[0] == pytest.approx(0.1, abs=0.02)
+    plan = ticks[-1].plan
+    assert plan is not None
+    assert set(plan.terms) == {"goal_pose", "smoothness", "standing_expression"}
+    assert sum(plan.terms.values()) == pytest.approx(plan.score, abs=1e-6)
+    assert mpc.swap(pose(0.2, 0.1)).accepted
+    position, ticks = drive(mpc, position, 25)
+    np.testing.assert_allclose(position, [0.1, 0.1], atol=0.02)
+    assert mpc.reward is not None
+    assert [term.plugin for term in mpc.reward.spec.terms] == ["goal_pose", "smoothness"]  # a swap names its own only
+
+
+def test_a_standing_term_is_checked_when_the_planner_is_made(point: WorldModel) -> None:
+    unknown = parse_spec({"terms": [{"plugin": "expression", "params": {"expression": "-fall_probability"}}]})
+    with pytest.raises(UnknownName, match="fall_probability"):
+        controller(point, pose(0.2, 0.0), standing=unknown)
+    goal = parse_spec({"terms": [{"plugin": "goal_latent"}]})
+    with pytest.raises(RewardError, match="standing term can't read the goal image"):
+        controller(point, pose(0.2, 0.0), standing=goal, goal_latent=np.zeros(2, np.float32))
 
 
 def test_a_swap_is_in_force_at_the_next_tick(point: WorldModel) -> None:
