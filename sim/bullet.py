@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pybullet
 
 from worldpilot.errors import InvalidInput
-from worldpilot.sim.faults import Faults
+from worldpilot.sim.faults import PushFaults
 from worldpilot.types import ActionSpec, Observation
 
 Colour = tuple[float, float, float]  # RGB in [0, 1]
@@ -80,6 +80,8 @@ class BulletWorld(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]])
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
 
+    ended = False  # pushing goes on whatever happens
+
     _light: tuple[float, float, float]
     _friction: float
 
@@ -98,7 +100,7 @@ class BulletWorld(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]])
         self.render_mode = "rgb_array"
         self.observation_space = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
         self.action_space = gymnasium.spaces.Box(*np.asarray((action.low, action.high), np.float32), dtype=np.float32)
-        self.faults = Faults(action)
+        self.faults = PushFaults(self, action)
         self._task, self._camera = task, camera
         self._randomise, self._size, self._render = randomise, image_size, render_images
         self._client = Client()
@@ -114,7 +116,7 @@ class BulletWorld(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]])
 
     def inject(self, fault: str, **params: float) -> None:
         """Switch a fault on (see `worldpilot.sim.faults`)."""
-        self.faults.inject(self, fault, params)
+        self.faults.inject(fault, params)
 
     def clear_faults(self) -> None:
         """Switch the lasting faults off; a teleport or a new colour stays as it is."""

@@ -29,6 +29,7 @@ class World(Environment, Protocol):
 
     action: ActionSpec
     budget: int  # control steps of an episode
+    ended: bool  # the robot has fallen, or the environment says so: what comes after tells nothing
 
     def drive(self, control: npt.NDArray[np.floating[Any]]) -> None:
         """Advance by one control step without looking."""

@@ -9,7 +9,7 @@ import pytest
 
 from worldpilot.errors import InvalidInput, UnknownName
 from worldpilot.sim import geometry, make
-from worldpilot.sim.faults import FAULTS
+from worldpilot.sim.faults import PUSH_FAULTS
 from worldpilot.sim.push_t import PushT
 
 FRONT = {"block": [0.0, 0.0, 0.0], "pusher": [-0.15, 0.043]}
@@ -149,4 +149,4 @@ def test_unknown_faults_and_parameters_are_refused_with_the_valid_names(world):
         world.inject("teleport", dz=1.0)
     with pytest.raises(InvalidInput, match="finite"):
         world.inject("teleport", dx=float("nan"))
-    assert set(FAULTS) == {"teleport", "recolour", "friction", "freeze_camera", "delay"}
+    assert set(PUSH_FAULTS) == {"teleport", "recolour", "friction", "freeze_camera", "delay"}

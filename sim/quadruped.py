@@ -1,0 +1,53 @@
+"""The quadruped: Unitree's A1, as PyBullet ships it. Twelve joints; legs fl, fr, rl, rr, joints hip, thigh, knee."""
+
+import pybullet_data
+
+from worldpilot.sim.bullet import Client
+from worldpilot.sim.legged import CONTROL_DT, LeggedWorld, Robot
+from worldpilot.types import ActionSpec
+
+LEGS = ("fl", "fr", "rl", "rr")
+THIGH, SHANK = 0.2, 0.2  # [m], knee and foot from the joint above
+STANCE = (0.0, 0.9, -1.8)  # [rad], hip, thigh, knee
+HEIGHT = 0.27  # [m], of the trunk in the stance
+
+ACTION = ActionSpec(
+    names=tuple(f"{leg}_{joint}" for leg in LEGS for joint in ("hip", "thigh", "knee")),
+    units=("rad",) * 12,
+    low=(-0.5, -0.9, -0.8) * 4,
+    high=(0.5, 0.9, 0.85) * 4,
+    max_rate=(25.0,) * 12,
+    control_dt=CONTROL_DT,
+    block=2,
+)
+
+
+def load(client: Client) -> int:
+    """The A1 at its stance height."""
+    return client.loadURDF(f"{pybullet_data.getDataPath()}/a1/a1.urdf", [0, 0, HEIGHT])
+
+
+ROBOT = Robot(
+    name="quadruped",
+    action=ACTION,
+    load=load,
+    joints=tuple(f"{leg.upper()}_{joint}_joint" for leg in LEGS for joint in ("hip", "upper", "lower")),
+    feet={leg: f"{leg.upper()}_toe" for leg in LEGS},
+    stance=STANCE * 4,
+    kp=(80.0, 80.0, 80.0) * 4,
+    kd=(1.0, 2.0, 2.0) * 4,
+    torque=(33.5,) * 12,  # Unitree's data sheet
+    fallen_height=0.13,
+    fallen_tilt=0.8,
+)
+
+
+class Quadruped(LeggedWorld):
+    """The A1 on a plane.
+
+    Args:
+        randomise: draw friction and the joints' angles at each reset.
+    """
+
+    def __init__(self, *, randomise: bool = True) -> None:
+        super().__init__(ROBOT, randomise=randomise)
