@@ -57,6 +57,15 @@ class Faults:
         """Controls arrive `seconds` late."""
         self._queue = deque([self._idle] * round(seconds / self._dt))
 
+    @property
+    def queued(self) -> tuple[npt.NDArray[np.float64], ...]:
+        """The controls that a delay has yet to deliver, the next one first."""
+        return tuple(self._queue)
+
+    @queued.setter
+    def queued(self, controls: tuple[npt.NDArray[np.float64], ...]) -> None:
+        self._queue = deque(controls)
+
     def delayed(self, control: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The control that arrives now, when `control` is sent."""
         self._queue.append(control)

@@ -44,6 +44,10 @@ _OUT_OF_PLANE = ("lateral_velocity", "roll", "roll_rate", "yaw_rate")
 _FRICTION, _FRICTION_RANGE = 0.9, (0.7, 1.1)  # between feet and ground
 _OFFSET_SPREAD = 0.05  # [rad], of the joints at the start
 _LOCK_TORQUE = 1e3  # [N m]
+_MOMENT = (  # what driving changes in the world object, beside physics
+    *("_control", "_q", "_dq", "_position", "_quaternion", "_velocity", "_rates", "_contacts", "_trunk_touches"),
+    *("_force", "_steps", "_apex", "ended"),
+)
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,15 @@ class Robot:
         """The signals with their units: of the state, what is measured of trunk and feet; and `fallen`."""
         shown = {name for name in _BODY if name != "roll_rate"} | {f"contact_{foot}" for foot in self.feet}
         return {name: unit for name, unit in self.state.items() if name in shown} | {"fallen": "1"}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A moment of a world that it can be brought back to."""
+
+    physics: int  # PyBullet's id of it
+    values: Mapping[str, Any]
+    queue: tuple[Array, ...]  # controls that a delay has yet to deliver
 
 
 class LeggedWorld(gymnasium.Env[FloatArray, FloatArray]):
@@ -193,6 +206,22 @@ class LeggedWorld(gymnasium.Env[FloatArray, FloatArray]):
         self._unlock()
         self.set_payload(0.0)
         self.set_friction(self._friction)
+
+    def snapshot(self) -> Snapshot:
+        """This moment, to come back to by `restore` any number of times; `forget` it in the end."""
+        values = {name: getattr(self, name) for name in _MOMENT}  # driving replaces these, it does not write into them
+        return Snapshot(self._client.saveState(), values, self.faults.queued)
+
+    def restore(self, moment: Snapshot) -> None:
+        """Be as at that moment. Faults that were switched on or off since stay as they are."""
+        self._client.restoreState(moment.physics)
+        for name, value in moment.values.items():
+            setattr(self, name, value)
+        self.faults.queued = moment.queue
+
+    def forget(self, moment: Snapshot) -> None:
+        """Free what a snapshot holds."""
+        self._client.removeState(moment.physics)
 
     def lock_joint(self, joint: int) -> None:
         """Hold the joint of control `joint` at the angle it has."""
