@@ -135,9 +135,10 @@ class Mpc:
         self._swap_lock = threading.Lock()  # one swap at a time
         self._index = 0
         self._context = RewardContext(model.spec) if goal_latent is None else RewardContext.towards(model, goal_latent)
-        self._active = (
-            None if reward is None else RewardInForce(registry.build(reward, self._context), self._context, version=0)
-        )
+        self._active: RewardInForce | None = None
+        if reward is not None:
+            solver.accept(reward)
+            self._active = RewardInForce(registry.build(reward, self._context), self._context, version=0)
         self._standing = None if standing is None else registry.build(standing, self._context)
         if self._standing is not None and self._standing.uses_goal_image:
             raise RewardError("mpc: a standing term can't read the goal image: goals change, standing terms don't")
@@ -271,7 +272,10 @@ class Mpc:
 
     def _ends(self) -> bool:
         """Whether there is no plan to follow any longer."""
-        return self._followed is None or self._steps >= self._replan_every
+        if self._followed is None:
+            return True
+        length = len(self._followed.actions) * self._model.spec.action.block
+        return self._steps >= min(self._replan_every, length)
 
     def _left(self, fresh: bool) -> int:
         """Model steps to plan for: H, or what is left of a shrinking horizon."""
@@ -326,6 +330,7 @@ class Mpc:
             RewardError, UnknownName: it must not be used.
         """
         parsed = registry.parse_spec(registry.to_dict(spec) if isinstance(spec, RewardSpec) else spec)
+        self._solver.accept(parsed)
         reward = registry.build(parsed, context)
         registry.dry_run(reward, self._population or self._stand_still(), self._swap_budget_s)
         with self._lock:

@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from worldpilot.types import FloatArray, History, ModelSpec, Observation, Plan, Rollouts
+from worldpilot.types import FloatArray, History, ModelSpec, Observation, Plan, RewardSpec, Rollouts
 
 
 @runtime_checkable
@@ -75,6 +75,14 @@ class Solver(Protocol):
 
         Args:
             steps: model steps of the plan, at most H; None: H.
+        """
+        ...
+
+    def accept(self, reward: RewardSpec) -> None:
+        """Asked before a reward is put in force.
+
+        Raises:
+            RewardError: the solver can't serve it.
         """
         ...
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from worldpilot.contracts import Reward, WorldModel
 from worldpilot.errors import InvalidInput
-from worldpilot.types import ActionSpec, FloatArray, History, Plan, Rollouts
+from worldpilot.types import ActionSpec, FloatArray, History, Plan, RewardSpec, Rollouts
 
 Floats = npt.NDArray[np.floating[Any]]  # before it is made feasible, and float32
 
@@ -128,6 +128,9 @@ class SamplingSolver(ABC):
         best, last = self.search(problem, start, spec.action.controls(finite.astype(np.float32)), rng)
         self._warm = best.controls[0]
         return Plan(best.rollouts.actions[0], float(best.scores[0]), best.rollouts, last.scores)
+
+    def accept(self, reward: RewardSpec) -> None:  # noqa: B027  (a solver that searches refuses none)
+        """Any reward will do."""
 
     @abstractmethod
     def search(
