@@ -205,6 +205,19 @@ class Mpc:
         plan = plan and replace(plan, solve_s=solve_s)
         return Tick(index, decision.control, decision, plan, active, swapped, solve_s)
 
+    def watch(self, latent: FloatArray, previous_control: FloatArray) -> None:
+        """A control period in which something else drives: what it does is history when planning goes on.
+
+        Args:
+            latent: the newest, of shape (D,).
+            previous_control: the control in force since the latent before, of shape (U,).
+
+        Raises:
+            InvalidInput: another shape, or not finite.
+        """
+        self._observe(latent, previous_control)
+        self._followed = None
+
     def swap(self, spec: RewardSpec | str | bytes | Mapping[str, Any]) -> SwapResult:
         """Replace the reward from the next tick on, or refuse with the reason and keep the old one. Never raises."""
         start = time.perf_counter()

@@ -220,6 +220,21 @@ def test_a_bad_latent_holds_and_recovers(point: WorldModel, bad: np.ndarray) -> 
     assert states == [GateState.HOLD, GateState.RUN, GateState.RUN]
 
 
+def test_what_another_one_drives_is_history(point: WorldModel) -> None:
+    watched, drove = (controller(point, pose(0.2, 0.1), replan_every=5) for _ in range(2))
+    moved, moving = np.array([0.05, 0.0], np.float32), np.array([0.25, 0.0], np.float32)
+    for step in (watched.watch, lambda latent, control: drove.tick(latent, control, None)):
+        step(np.zeros(2, np.float32), np.zeros(2, np.float32))
+        step(moved, moving)
+    seen = [mpc._history.history(2) for mpc in (watched, drove)]
+    np.testing.assert_array_equal(seen[0].latents, seen[1].latents)
+    np.testing.assert_array_equal(seen[0].actions, seen[1].actions)
+    assert watched.plans_next  # it follows no plan of its own
+    assert not drove.plans_next
+    with pytest.raises(InvalidInput, match="latent"):
+        watched.watch(np.full(2, np.nan, np.float32), moving)
+
+
 def test_bad_proposals_hold(point: WorldModel) -> None:
     mpc = controller(point, pose(0.1, 0.0))
     tick = mpc.tick(np.zeros(2, np.float32), np.zeros(2, np.float32), np.zeros((4, 9, 9), np.float32))

@@ -1,0 +1,244 @@
+"""Policies of the rewards protocol by name: each turns states into controls, for one robot and one reward.
+
+prior                one sample of the action prior after another, whatever is asked
+mpc, cem, mppi       the planner with the artifact's model; mpc (sample, score, rank) starts from the prior's proposals
+simulator            mpc with the world itself as its model
+reactive@FOLDER      a policy of `worldpilot distil`, or a clone of recorded episodes
+run, jump, walk …    the behaviours that the data was recorded from
+mpc@FOLDER …         the same with another artifact: dynamics of another kind, say
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from worldpilot.contracts import WorldModel
+from worldpilot.errors import InvalidInput, UnknownName
+from worldpilot.evaluation.simulated import SimulatedModel
+from worldpilot.history import HistoryBuffer
+from worldpilot.models.artifact import Artifact
+from worldpilot.models.policy.artifact import OnnxPolicy
+from worldpilot.planners.gate import Gate, GateConfig
+from worldpilot.planners.mpc import Mpc
+from worldpilot.planners.rewards.registry import parse_spec
+from worldpilot.planners.solvers import make as make_solver
+from worldpilot.sim.legged import LeggedWorld
+from worldpilot.sim.tasks import task
+from worldpilot.types import FloatArray, History, RewardSpec
+
+STANDING = parse_spec(
+    {
+        "name": "stay up, stay with what is known",
+        "terms": [
+            {"plugin": "expression", "weight": 2.0, "params": {"expression": "-fall_probability"}},
+            {"plugin": "expression", "weight": 0.1, "params": {"expression": "-disagreement"}},
+        ],
+    }
+)
+
+
+@dataclass(frozen=True)
+class Planning:
+    """How the planners plan."""
+
+    solver: Mapping[str, Any] = field(default_factory=dict)  # settings that replace the solver's defaults
+    replan: int = 2  # control steps that a plan is followed
+    proposals: int | None = None  # of the prior; None: the artifact's number
+    standing: RewardSpec | None = STANDING
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a policy is made from."""
+
+    artifact: Artifact
+    world: LeggedWorld
+    reward: RewardSpec
+    planning: Planning
+    seed: int
+
+    def rng(self, use: int) -> np.random.Generator:
+        """Randomness that depends on the episode's seed and what it is for, not on the policy."""
+        return np.random.default_rng([self.seed, use])
+
+
+class Controller(Protocol):
+    """Chooses controls, one after another, in one episode."""
+
+    solves: list[float]  # time of each decision that was computed, proposals included [s]
+
+    def watch(self, state: FloatArray, previous: FloatArray) -> None:
+        """A step in which another one drives: the newest state (S,), the control in force before it (U,)."""
+        ...
+
+    def act(self, state: FloatArray, previous: FloatArray) -> FloatArray:
+        """The next control, of shape (U,)."""
+        ...
+
+
+class _Remembering:
+    """Keeps the history that a model conditions on."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.solves: list[float] = []
+        self._spec, self._model = artifact.spec, artifact.world_model
+        self._buffer = HistoryBuffer(artifact.spec.action, max(artifact.spec.history - 1, 1))
+
+    def watch(self, state: FloatArray, previous: FloatArray) -> None:
+        self._remember(state, previous)
+
+    def _remember(self, state: FloatArray, previous: FloatArray) -> tuple[FloatArray, History]:
+        """The newest latent, and the history that ends with it."""
+        latent = self._model.encode(state[None])[0]
+        self._buffer.push(latent, previous)
+        return latent, self._buffer.history(self._spec.history)
+
+
+class PriorAlone(_Remembering):
+    """One sample of the prior after another, each followed as long as the planner follows a plan: no reward."""
+
+    def __init__(self, setting: Setting, use: int = 0) -> None:
+        super().__init__(setting.artifact)
+        self._prior, self._rng, self._every = setting.artifact.prior, setting.rng(use), setting.planning.replan
+        self._left: list[FloatArray] = []
+
+    def act(self, state: FloatArray, previous: FloatArray) -> FloatArray:
+        _, history = self._remember(state, previous)
+        if not self._left:
+            begin = time.perf_counter()
+            sample = self._prior.propose(history, 1, self._rng)[0]
+            self._left = list(self._spec.action.controls(sample)[: self._every])
+            self.solves.append(time.perf_counter() - begin)
+        return self._left.pop(0)
+
+
+class Planner(_Remembering):
+    """Receding horizon; the solver "ssr" starts from the prior's proposals, the others from nothing."""
+
+    def __init__(self, setting: Setting, solver: str, model: WorldModel | None = None) -> None:
+        super().__init__(setting.artifact)
+        planning, artifact = setting.planning, setting.artifact
+        self._prior, self._rng = artifact.prior, setting.rng(1)
+        self._count = planning.proposals or int(artifact.manifest["proposals"])
+        self._proposes = solver == "ssr"
+        settings = planning.solver if solver == "ssr" else {}
+        self._mpc = Mpc(
+            model or artifact.world_model,
+            make_solver(solver, **settings),
+            setting.reward,
+            Gate(self._spec.action, GateConfig(recovery=1)),
+            seed=int(setting.rng(2).integers(2**31)),
+            standing=planning.standing,
+            replan_every=planning.replan,
+        )
+
+    def watch(self, state: FloatArray, previous: FloatArray) -> None:
+        latent, _ = self._remember(state, previous)
+        self._mpc.watch(latent, previous)
+
+    def act(self, state: FloatArray, previous: FloatArray) -> FloatArray:
+        latent, history = self._remember(state, previous)
+        begin, solves = time.perf_counter(), self._mpc.plans_next
+        proposals = self._prior.propose(history, self._count, self._rng) if solves and self._proposes else None
+        tick = self._mpc.tick(latent, previous, proposals)
+        if solves:
+            self.solves.append(time.perf_counter() - begin)
+        return tick.control
+
+
+class Reactive(_Remembering):
+    """A policy without a planner: a model step's action at a time."""
+
+    def __init__(self, setting: Setting, folder: Path) -> None:
+        super().__init__(setting.artifact)
+        self._policy = OnnxPolicy.load(folder, setting.artifact.spec)
+        self._left: list[FloatArray] = []
+
+    def act(self, state: FloatArray, previous: FloatArray) -> FloatArray:
+        _, history = self._remember(state, previous)
+        if not self._left:
+            begin = time.perf_counter()
+            action = self._policy.act(history.latents)
+            self.solves.append(time.perf_counter() - begin)
+            self._left = list(self._spec.action.controls(action[None]))
+        return self._left.pop(0)
+
+
+class Behaviour:
+    """What the data was recorded from. It drives from the first step on: it has a beginning of its own."""
+
+    def __init__(self, setting: Setting, name: str) -> None:
+        self.solves: list[float] = []
+        made = task(setting.artifact.spec.task).behaviours[name].make()
+        self._controls = made(setting.world, setting.rng(3))
+
+    def act(self, state: FloatArray, previous: FloatArray) -> FloatArray:
+        return np.asarray(next(self._controls), np.float32)
+
+    def watch(self, state: FloatArray, previous: FloatArray) -> None:
+        raise InvalidInput("a behaviour of the data drives from the first step on")
+
+
+PLANNERS: Mapping[str, Callable[[Setting], Controller]] = {
+    "mpc": lambda setting: Planner(setting, "ssr"),
+    "cem": lambda setting: Planner(setting, "cem"),
+    "mppi": lambda setting: Planner(setting, "mppi"),
+    "simulator": lambda setting: Planner(setting, "ssr", SimulatedModel(setting.world, setting.artifact.world_model)),
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a policy's name stands for."""
+
+    name: str
+    make: Callable[[Setting], Controller]
+    plans: bool  # it does something else for another reward
+    warms: bool = True  # the prior may drive before it
+
+
+def kind(name: str, task_name: str) -> Kind:
+    """What a policy's name stands for on a task.
+
+    Raises:
+        UnknownName: there is no such policy.
+        ArtifactError: the folder after the @ holds no artifact or policy that fits.
+    """
+    base, _, folder = name.partition("@")
+    behaviours = task(task_name).behaviours
+    if base == "reactive" and folder:
+        return Kind(name, lambda setting: Reactive(setting, Path(folder)), plans=False)
+    if base in behaviours and not folder:
+        return Kind(name, lambda setting: Behaviour(setting, base), plans=False, warms=False)
+    if base not in {"prior", *PLANNERS}:
+        raise UnknownName("policy", base, ["prior", *PLANNERS, "reactive@FOLDER", *behaviours])
+    make = PLANNERS.get(base, PriorAlone)
+    if not folder:
+        return Kind(name, make, plans=base in PLANNERS)
+    return Kind(name, lambda setting: make(_elsewhere(setting, Path(folder))), plans=base in PLANNERS)
+
+
+@cache
+def _load(folder: Path) -> Artifact:
+    return Artifact.load(folder)
+
+
+def _elsewhere(setting: Setting, folder: Path) -> Setting:
+    """The same with another artifact, which must see and move the same robot.
+
+    Raises:
+        InvalidInput: it does not.
+    """
+    other, ours = _load(folder), setting.artifact.spec
+    if (other.spec.task, other.spec.action, other.spec.observation_shape) != (
+        ours.task,
+        ours.action,
+        ours.observation_shape,
+    ):
+        raise InvalidInput(f"{folder} is an artifact of {other.spec.task} with other states or controls")
+    return replace(setting, artifact=other)
