@@ -1,4 +1,8 @@
-"""`worldpilot evaluate`: success rates with Wilson intervals, policies side by side on the same starts and goals."""
+"""`worldpilot evaluate`: policies side by side, on the same starts and goals, or under the same rewards.
+
+Where there is a goal, success rates with Wilson intervals; under rewards, what each asks for against the action prior
+alone, with bootstrap intervals.
+"""
 
 import argparse
 import json
@@ -6,10 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from worldpilot.evaluation import asked, locomotion
 from worldpilot.evaluation.cases import GOALS, PROTOCOLS
+from worldpilot.evaluation.controllers import Planning
 from worldpilot.evaluation.run import Tally, evaluate
 from worldpilot.models.artifact import Artifact, zoo_path
+from worldpilot.models.data.episodes import Episode
+from worldpilot.planners.rewards.registry import parse_spec
 from worldpilot.sim.tasks import available
+
+REWARDS = "rewards"  # the protocol of legged robots
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,12 +29,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--protocol",
-        choices=PROTOCOLS,
+        choices=(*PROTOCOLS, REWARDS),
         default="task",
-        help="task: random start, overlap > 90 %% in budget; goal-image: an image 25 steps ahead, 50 steps",
+        help="task: random start, overlap > 90 %% in budget; goal-image: an image 25 steps ahead, 50 steps; "
+        "rewards: a legged robot under each of --rewards, against the prior alone",
     )
+    parser.add_argument("--rewards", default="", help="protocol rewards: names, comma separated; default: all")
+    parser.add_argument("--rewards-file", type=Path, default=asked.NOVEL, help="where they are described")
+    parser.add_argument(
+        "--standing", type=parse_spec, default=None, help="protocol rewards: terms that always count, as JSON"
+    )
+    parser.add_argument("--proposals", type=int, help="protocol rewards: samples of the prior; default: the artifact's")
     parser.add_argument("--goals", choices=GOALS, default="novel", help="task protocol; novel: drawn for each episode")
-    parser.add_argument("--replan", type=int, help="control steps between plans; default: 1, goal-image: a model step")
+    parser.add_argument("--replan", type=int, help="control steps between plans; default: 1; else a model step")
     parser.add_argument(
         "--shrink",
         action=argparse.BooleanOptionalAction,
@@ -38,7 +55,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     artifact = Artifact.load(args.artifact or zoo_path(args.task))
+    result = _under_rewards(args, artifact) if args.protocol == REWARDS else _towards_goals(args, artifact)
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    return 0
 
+
+def _towards_goals(args: argparse.Namespace, artifact: Artifact) -> dict[str, Any]:
     def progress(name: str, episode: int, tally: Tally) -> None:
         if sys.stderr.isatty():
             print(f"\r{name}: {sum(tally.successes)}/{episode + 1} ", end="", file=sys.stderr, flush=True)
@@ -63,10 +87,42 @@ def run(args: argparse.Namespace) -> int:
     )
     for name, figures in result["policies"].items():
         print(_line(name, figures))
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
-    return 0
+    return result
+
+
+def _under_rewards(args: argparse.Namespace, artifact: Artifact) -> dict[str, Any]:
+    protocol = asked.load(args.rewards_file)
+    names = tuple(args.rewards.split(",")) if args.rewards else tuple(a.name for a in protocol.rewards)
+    rewards, policies = protocol.select(names), args.policies.split(",")
+    defaults = Planning()
+    planning = Planning(args.solver, args.replan or defaults.replan, args.proposals, args.standing or defaults.standing)
+    trials = locomotion.plan_trials(policies, rewards, range(args.seed, args.seed + args.episodes), args.task)
+
+    def progress(index: int, episode: Episode) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{index + 1}/{len(trials)} {episode.meta['behaviour']} ", end="", file=sys.stderr, flush=True)
+
+    episodes = locomotion.run_trials(artifact, protocol, trials, planning, record=args.record, progress=progress)
+    result = locomotion.summarise(episodes, artifact, protocol, rewards)
+    print(f"{args.task}, protocol {args.protocol}, {args.episodes} seeds from {args.seed}")
+    for name, figures in result["rewards"].items():
+        goal = figures["asked"]
+        print(f"{name}: {goal['quantity']} [{goal['unit']}] {goal['direction']}")
+        for policy, found in figures["policies"].items():
+            print(_reward_line(policy, found))
+    return result
+
+
+def _reward_line(policy: str, figures: dict[str, Any]) -> str:
+    def interval(part: dict[str, Any]) -> str:
+        low, high = part["ci"] or (float("nan"), float("nan"))
+        return f"{part['mean']:+7.3f} [{low:+.3f}, {high:+.3f}]"
+
+    line = f"  {policy:12} {interval(figures['asked'])}  falls {figures['falls']['count']}/{figures['n']}"
+    if "difference" not in figures:
+        return line
+    verdict = "achieved" if figures["achieved"] else "moved" if figures["moved"] else ""
+    return f"{line}  to the prior {interval(figures['difference'])} {verdict}"
 
 
 def _line(name: str, figures: dict[str, Any]) -> str:

@@ -124,7 +124,12 @@ def run_trial(artifact: Artifact, world: LeggedWorld, protocol: Protocol, trial:
 def summarise(
     episodes: Sequence[Episode], artifact: Artifact, protocol: Protocol, rewards: Sequence[Asked]
 ) -> dict[str, Any]:
-    """reward -> policy -> figures; what each reward asks for is judged against the policy `prior` of the same seeds."""
+    """Figures of each policy under each reward, which is judged against the policy `prior` of the same seeds.
+
+    Returns:
+        {"task", "model_id", "protocol": "rewards", "warm_up", "steps", "seeds", "rewards": {reward: {"asked", "reward",
+        "policies": {policy: {"n", "asked": {"mean", "ci"}, "difference", "moved", "achieved", "falls", ...}}}}}.
+    """
     units = task_units(artifact.spec.task)
     by_key = {(e.meta["behaviour"], e.meta["reward"], e.meta["seed"]): e for e in episodes}
     policies = list(dict.fromkeys(e.meta["behaviour"] for e in episodes))
@@ -147,7 +152,15 @@ def summarise(
                 if by_seed
             },
         }
-    return result
+    return {
+        "task": artifact.spec.task,
+        "protocol": "rewards",
+        "model_id": artifact.spec.model_id,
+        "warm_up": protocol.warm_up,
+        "steps": protocol.steps,
+        "seeds": sorted({episode.meta["seed"] for episode in episodes}),
+        "rewards": result,
+    }
 
 
 def task_units(task_name: str) -> dict[str, str]:
