@@ -29,7 +29,7 @@ from worldpilot.planners.rewards.registry import parse_spec
 from worldpilot.planners.solvers import make as make_solver
 from worldpilot.sim.legged import LeggedWorld
 from worldpilot.sim.tasks import task
-from worldpilot.types import FloatArray, History, RewardSpec
+from worldpilot.types import FloatArray, History, Plan, RewardSpec
 
 STANDING = parse_spec(
     {
@@ -40,6 +40,8 @@ STANDING = parse_spec(
         ],
     }
 )
+
+FRUGAL = {"samples": 8, "refinements": 2, "elites": 4}
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,12 @@ class Setting:
     reward: RewardSpec
     planning: Planning
     seed: int
+
+    def frugal(self) -> "Setting":
+        """With few candidates, and half as many plans: for a model of which each candidate costs tens of ms."""
+        solver = {**self.planning.solver, **FRUGAL}
+        planning = replace(self.planning, solver=solver, proposals=16, replan=2 * self.planning.replan)
+        return replace(self, planning=planning)
 
     def rng(self, use: int) -> np.random.Generator:
         """Randomness that depends on the episode's seed and what it is for, not on the policy."""
@@ -126,6 +134,7 @@ class Planner(_Remembering):
         self._prior, self._rng = artifact.prior, setting.rng(1)
         self._count = planning.proposals or int(artifact.manifest["proposals"])
         self._proposes = solver == "ssr"
+        self.plan: Plan | None = None  # the one in execution
         settings = planning.solver if solver == "ssr" else {}
         self._mpc = Mpc(
             model or artifact.world_model,
@@ -148,6 +157,7 @@ class Planner(_Remembering):
         tick = self._mpc.tick(latent, previous, proposals)
         if solves:
             self.solves.append(time.perf_counter() - begin)
+        self.plan = tick.plan
         return tick.control
 
 
@@ -188,7 +198,9 @@ PLANNERS: Mapping[str, Callable[[Setting], Controller]] = {
     "mpc": lambda setting: Planner(setting, "ssr"),
     "cem": lambda setting: Planner(setting, "cem"),
     "mppi": lambda setting: Planner(setting, "mppi"),
-    "simulator": lambda setting: Planner(setting, "ssr", SimulatedModel(setting.world, setting.artifact.world_model)),
+    "simulator": lambda setting: Planner(
+        setting.frugal(), "ssr", SimulatedModel(setting.world, setting.artifact.world_model)
+    ),
 }
 
 
