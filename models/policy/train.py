@@ -41,7 +41,7 @@ class Examples:
         offset, episodes = 0, []
         for part in parts:
             episodes.append(part.episodes + offset)
-            offset = int(episodes[-1].max()) + 1
+            offset = int(episodes[-1].max(initial=offset)) + 1
         latents, actions = ([getattr(part, name) for part in parts] for name in ("latents", "actions"))
         return Examples(np.concatenate(latents), np.concatenate(actions), np.concatenate(episodes))
 

@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     monitor.add_argument("--task", default="push_t")
     monitor.add_argument("--artifact", type=Path, help="folder of the artifact; default: the shipped one of the task")
     monitor.add_argument("--data", type=Path, required=True, help="folder of episodes (see `worldpilot collect`)")
-    monitor.add_argument("--behaviours", default="expert,mpc", help="which of the episodes are good ones")
+    monitor.add_argument(
+        "--behaviours", help="which of the episodes are good ones; default: expert, mpc, or all if there are none"
+    )
     monitor.add_argument("--held-out", type=float, default=0.1, help="share that training held out; 1 takes all")
     monitor.add_argument("--split-seed", type=int, default=0, help="of that split")
     monitor.add_argument("--alpha", type=float, default=0.05, help="bound on the share of episodes with a false alarm")
@@ -36,11 +38,14 @@ def run(args: argparse.Namespace) -> int:
     folder = args.artifact or zoo_path(args.task)
     artifact = Artifact.load(folder)
     store = EpisodeStore(args.data)
-    behaviours = tuple(b for b in args.behaviours.split(",") if b in {meta["behaviour"] for meta in store.metas})
-    good = store.select(behaviour=behaviours or tuple(args.behaviours.split(",")))
+    behaviours = good_behaviours(store, args.behaviours)
+    good = store.select(behaviour=behaviours)
     indices = range(len(good)) if args.held_out >= 1 else good.split(args.held_out, args.split_seed)[1]
+    upright = [i for i in indices if not good.metas[i].get("fallen", False)]
     tracker = PredictionTracker(artifact.world_model, horizon=artifact.spec.horizon)
-    episodes = [errors for i in indices if (errors := prediction_errors(artifact, tracker, good[i]))]
+    episodes = [errors for i in upright if (errors := prediction_errors(artifact, tracker, good[i]))]
+    if len(upright) < len(indices):
+        print(f"{len(indices) - len(upright)} episodes left out: the robot fell in them")
     print(f"{len(episodes)} good episodes ({', '.join(behaviours)}), {sum(map(len, episodes))} predictions")
 
     options: dict[str, Any] = {
@@ -74,6 +79,14 @@ def run(args: argparse.Namespace) -> int:
         result = {"task": artifact.spec.task, "data_sha256": store.sha256(), "false_alarms": metric}
         args.json.write_text(json.dumps({**result, **thresholds.to_dict()}, indent=2) + "\n")
     return 0
+
+
+def good_behaviours(store: EpisodeStore, asked: str | None) -> tuple[str, ...]:
+    """The behaviours of good episodes: those asked for that the store has; all asked for if it has none of them."""
+    known = sorted({meta["behaviour"] for meta in store.metas})
+    wanted = ("expert", "mpc") if asked is None else tuple(asked.split(","))
+    found = tuple(name for name in wanted if name in known)
+    return found or (tuple(known) if asked is None else wanted)
 
 
 def prediction_errors(artifact: Artifact, tracker: PredictionTracker, episode: Episode) -> list[PredictionError]:

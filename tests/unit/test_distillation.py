@@ -1,0 +1,88 @@
+"""What is collected for a policy: the planner's decisions where it, or the policy, comes to."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.support.tiny_legged import build
+from worldpilot.distillation import DaggerConfig, label
+from worldpilot.errors import InvalidInput
+from worldpilot.evaluation.controllers import Planning, Setting
+from worldpilot.models.artifact import Artifact
+from worldpilot.sim.quadruped import Quadruped
+from worldpilot.types import FloatArray, RewardSpec, RewardTerm
+
+REWARD = RewardSpec((RewardTerm("expression", params={"expression": "-abs(pitch)"}),))
+PLANNING = Planning(solver={"samples": 4, "refinements": 1, "elites": 2}, standing=None)
+SHORT = DaggerConfig(planned=2, warm_up=3, steps=6)
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return Artifact.load(build(tmp_path_factory.mktemp("zoo") / "quadruped"))
+
+
+class Driven(Quadruped):
+    """Remembers what it was told."""
+
+    def reset(self, **given: object) -> object:  # type: ignore[override]
+        self.told: list[FloatArray] = []
+        return super().reset(**given)  # type: ignore[arg-type]
+
+    def drive(self, control: FloatArray) -> None:  # type: ignore[override]
+        self.told.append(control)
+        super().drive(control)
+
+
+class Falling(Quadruped):
+    """Falls in the fourth control step."""
+
+    def drive(self, control: FloatArray) -> None:  # type: ignore[override]
+        super().drive(control)
+        self.ended = self.ended or self.outcome()["steps"] >= 4
+
+
+def test_the_planner_drives_and_its_first_actions_are_the_labels(artifact: Artifact) -> None:
+    world = Driven()
+    made = label(Setting(artifact, world, REWARD, PLANNING, seed=5), SHORT, None)
+    spec = artifact.spec
+    assert made.latents.shape == (3, spec.history, spec.latent_dim)  # a label every model step of 2 control steps
+    told = np.stack(world.told)
+    assert len(told) == 9
+    np.testing.assert_allclose(told[3:].reshape(3, -1), made.actions, atol=1e-6)
+    again = label(Setting(artifact, world, REWARD, PLANNING, seed=5), SHORT, None)
+    np.testing.assert_array_equal(again.actions, made.actions)
+    world.close()
+
+
+def test_the_policy_drives_and_the_planner_says_what_it_would_do(artifact: Artifact) -> None:
+    world, spec = Driven(), artifact.spec.action
+    mine = np.linspace(-0.05, 0.05, spec.dim).astype(np.float32)
+    seen: list[FloatArray] = []
+
+    def act(latents: FloatArray) -> FloatArray:
+        seen.append(latents)
+        return mine
+
+    made = label(Setting(artifact, world, REWARD, PLANNING, seed=5), SHORT, act)
+    told = np.stack(world.told)
+    np.testing.assert_allclose(told[3:].reshape(3, -1), np.tile(mine, (3, 1)), atol=1e-6)
+    np.testing.assert_array_equal(made.latents, np.stack(seen))
+    assert np.abs(made.actions - mine).max() > 1e-3
+    states = made.latents[:, -1]  # the tiny model's latents are the states: the control in force is among them
+    in_force = [world.state_names.index(f"control_{name}") for name in spec.names]
+    np.testing.assert_allclose(states[1:, in_force], np.tile(mine[spec.control_dim :], (2, 1)), atol=1e-6)
+    world.close()
+
+
+def test_an_episode_ends_with_a_fall_and_may_give_no_example(artifact: Artifact) -> None:
+    world = Falling()
+    assert len(label(Setting(artifact, world, REWARD, PLANNING, seed=5), SHORT, None)) == 1
+    assert len(label(Setting(artifact, world, REWARD, PLANNING, seed=5), replace(SHORT, warm_up=9), None)) == 0
+    world.close()
+
+
+def test_impossible_wishes_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="planned >= 2"):
+        DaggerConfig(planned=1)
