@@ -195,6 +195,12 @@ def score(reward: RewardSpec, episode: Episode, artifact: Artifact, warm_up: int
     return float(scores.mean())
 
 
+def settings(planning: Planning) -> dict[str, Any]:
+    """How the planners plan, as JSON values."""
+    standing = None if planning.standing is None else to_dict(planning.standing)
+    return {**asdict(planning), "standing": standing}
+
+
 def _figures(
     asked: Asked,
     by_seed: Mapping[int, Episode],
@@ -245,15 +251,13 @@ def _interval(values: Any) -> dict[str, Any]:
 
 def _meta(artifact: Artifact, protocol: Protocol, planning: Planning, world: LeggedWorld) -> dict[str, Any]:
     """What holds for every trial of a store."""
-    settings = asdict(planning)
-    settings["standing"] = None if planning.standing is None else to_dict(planning.standing)
     return {
         "task": artifact.spec.task,
         "action": artifact.spec.action.to_dict(),
         "state": {"names": list(world.state_names), "units": list(world.state_units)},
         "units": dict(world.robot.signals),
         "model_id": artifact.spec.model_id,
-        "planning": settings,
+        "planning": settings(planning),
         "warm_up": protocol.warm_up,
         "steps": protocol.steps,
         "rewards": {asked.name: reward_id(asked.reward) for asked in protocol.rewards},
