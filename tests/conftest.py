@@ -33,6 +33,12 @@ def tiny_artifact(tiny_artifact_builder: ModuleType, tmp_path_factory: pytest.Te
 
 
 @pytest.fixture(scope="session")
+def tiny_legged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole, real, untrained artifact of the quadruped's shape, without thresholds."""
+    return support("tiny_legged").build(tmp_path_factory.mktemp("zoo") / "quadruped")
+
+
+@pytest.fixture(scope="session")
 def tiny_language() -> ModuleType:
     """The module tests/support/tiny_language.py: models and a grammar small enough to enumerate."""
     return support("tiny_language")
