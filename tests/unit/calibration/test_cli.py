@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from worldpilot.cli.calibrate import good_behaviours
 from worldpilot.cli.main import main
 from worldpilot.models.artifact import Artifact, verify
-from worldpilot.models.data.episodes import Episode, EpisodeWriter
+from worldpilot.models.data.episodes import Episode, EpisodeStore, EpisodeWriter
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def artifact(tiny_artifact: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_artifact, tmp_path / "push_t"))
 
 
-def write_episodes(folder: Path, n: int, steps: int = 30) -> Path:
+def write_episodes(folder: Path, n: int, steps: int = 30, fallen: int = 0) -> Path:
     """A bright square that wanders over the image; the tiny model predicts it badly, and equally so in each episode."""
     with EpisodeWriter(folder, {"task": "push_t"}) as writer:
         for seed in range(n):
@@ -29,7 +30,8 @@ def write_episodes(folder: Path, n: int, steps: int = 30) -> Path:
                 frame[y : y + 16, x : x + 16] = 220
             controls = rng.uniform(-0.25, 0.25, (steps, 2)).astype(np.float32)
             behaviour = "expert" if seed % 4 else "random_push"
-            writer.append(Episode(frames, controls, {}, {"seed": seed, "behaviour": behaviour}))
+            meta = {"seed": seed, "behaviour": behaviour} | ({"fallen": seed < fallen} if fallen else {})
+            writer.append(Episode(frames, controls, {}, meta))
     return folder
 
 
@@ -62,6 +64,31 @@ def test_calibrate_refuses_what_it_cannot_do(artifact: Path, tmp_path: Path, cap
     assert main([*command, "--behaviours", "mpc"]) == 2
     assert 'there are "expert", "random_push"' in capsys.readouterr().err
     assert (artifact / "manifest.json").read_bytes() == before
+
+
+def test_episodes_in_which_the_robot_fell_are_not_good_ones(
+    artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data = write_episodes(tmp_path / "data", 60, steps=15, fallen=8)
+    command = ["calibrate", "monitor", "--artifact", str(artifact), "--data", str(data), "--held-out", "1"]
+    assert main([*command, "--behaviours", "expert,random_push", "--alpha", "0.2"]) == 0
+    out = capsys.readouterr().out
+    assert "8 episodes left out: the robot fell in them" in out
+    assert "52 good episodes (expert, random_push)" in out
+
+
+def test_without_a_better_name_all_behaviours_are_good(tmp_path: Path) -> None:
+    def behaviours(name: str, *there: str) -> EpisodeStore:
+        with EpisodeWriter(tmp_path / name, {}) as writer:
+            for seed, behaviour in enumerate(there):
+                states, controls = np.zeros((3, 1), np.float32), np.zeros((2, 1), np.float32)
+                writer.append(Episode(states, controls, {}, {"seed": seed, "behaviour": behaviour}))
+        return EpisodeStore(tmp_path / name)
+
+    assert good_behaviours(behaviours("legged", "jump", "run"), None) == ("jump", "run")
+    assert good_behaviours(behaviours("pushed", "random_push", "expert"), None) == ("expert",)
+    assert good_behaviours(behaviours("more", "walk", "mpc"), "mpc,run") == ("mpc",)
+    assert good_behaviours(behaviours("none", "walk"), "mpc") == ("mpc",)  # the store then says what it has
 
 
 def test_verify_says_what_is_there(artifact: Path, capsys: pytest.CaptureFixture) -> None:
