@@ -7,7 +7,7 @@ from worldpilot.sim.legged import CONTROL_DT, LeggedWorld, Robot
 from worldpilot.types import ActionSpec
 
 LEGS = ("fl", "fr", "rl", "rr")
-THIGH, SHANK = 0.2, 0.2  # [m], knee and foot from the joint above
+HIP, THIGH, SHANK = 0.08505, 0.2, 0.2  # [m], the leg's plane from the hip's axis; knee and foot from the joint above
 STANCE = (0.0, 0.9, -1.8)  # [rad], hip, thigh, knee
 HEIGHT = 0.27  # [m], of the trunk in the stance
 

@@ -6,7 +6,7 @@ Importing this module imports PyBullet.
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from worldpilot.contracts import Environment
 from worldpilot.errors import UnknownName
-from worldpilot.sim import cube_experts, experts, geometry, push_cube, push_t
+from worldpilot.sim import cube_experts, experts, gaits, geometry, push_cube, push_t, quadruped
 from worldpilot.types import ActionSpec, Symmetry
 
 GROUP = "worldpilot.tasks"
@@ -88,9 +88,11 @@ class Task:
     """A simulated task. Behaviours keep their order: it seeds them."""
 
     action: ActionSpec
-    world: Callable[..., World]  # randomise: bool, image_size: int, render_images: bool
+    world: Callable[..., World]  # randomise: bool; of images also image_size: int, render_images: bool
     behaviours: Mapping[str, Behaviour]
-    goal: GoalTest
+    goal: GoalTest | None = None  # None: it has rewards, but no goals
+    state: Mapping[str, str] = field(default_factory=dict)  # components observed, with their units; none: images
+    signals: Mapping[str, str] = field(default_factory=dict)  # with their units, where they are declared
     symmetries: tuple[Symmetry, ...] = ()  # the first changes nothing; none: the world looks like itself only
 
 
@@ -157,5 +159,15 @@ TASKS = {
             yaw_tolerance=float(np.pi),
             object=("cube_x", "cube_y"),
         ),
+    ),
+    "quadruped": Task(
+        action=quadruped.ACTION,
+        world=quadruped.Quadruped,
+        behaviours={
+            "run": Behaviour(lambda: gaits.behave(gaits.RUN), 200),
+            "jump": Behaviour(lambda: gaits.behave(gaits.JUMP), 200),
+        },
+        state=quadruped.ROBOT.state,
+        signals=quadruped.ROBOT.signals,
     ),
 }

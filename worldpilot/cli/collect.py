@@ -14,22 +14,29 @@ from worldpilot.models.data.episodes import Episode, EpisodeWriter
 from worldpilot.sim.tasks import Controls, World, available, task
 
 _CHUNK = 25  # episodes a job
+_FLAG = "episodes_of_"  # a behaviour may be called as another option is, or as the command's own function
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("task", choices=list(available()))
     parser.add_argument("--out", type=Path, required=True, help="folder of the store; shards are added to it")
-    for behaviour in sorted({name for entry in available().values() for name in entry.behaviours}):
-        parser.add_argument(f"--{behaviour.replace('_', '-')}", type=int, default=0, metavar="N", help="episodes")
+    for behaviour in _behaviours():
+        flag = f"--{behaviour.replace('_', '-')}"
+        parser.add_argument(flag, type=int, default=0, dest=_FLAG + behaviour, metavar="N", help="episodes")
+    parser.add_argument("--behaviour", choices=_behaviours(), help="one by its name; with --episodes")
+    parser.add_argument("--episodes", type=int, default=0, metavar="N", help="of --behaviour")
     parser.add_argument("--steps", type=int, help="longest episode [control steps]; default: as the behaviour has it")
-    parser.add_argument("--size", type=int, default=64, help="side of the images [px]")
+    parser.add_argument("--size", type=int, default=64, help="side of the images [px], of tasks that have images")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
 
 
 def run(args: argparse.Namespace) -> int:
-    known, behaviours = task(args.task).behaviours, {b for entry in available().values() for b in entry.behaviours}
-    asked = {name: count for name, count in vars(args).items() if count and name in behaviours}
+    known = task(args.task).behaviours
+    asked = {name: getattr(args, _FLAG + name) for name in _behaviours()}
+    if args.behaviour:
+        asked[args.behaviour] += args.episodes
+    asked = {name: count for name, count in asked.items() if count}
     if not asked or set(asked) - set(known):
         raise InvalidInput(f"collect {args.task}: give a number of episodes for some of {', '.join(known)}")
     jobs = [
@@ -43,11 +50,20 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _behaviours() -> list[str]:
+    """Those of all tasks."""
+    return sorted({name for entry in available().values() for name in entry.behaviours})
+
+
 def store_meta(name: str) -> dict[str, Any]:
     """What a store of a task's episodes says of all of them."""
-    meta: dict[str, Any] = {"task": name, "action": task(name).action.to_dict()}
-    if task(name).symmetries:
-        meta["symmetries"] = [symmetry.to_dict() for symmetry in task(name).symmetries]
+    entry = task(name)
+    meta: dict[str, Any] = {"task": name, "action": entry.action.to_dict()}
+    if entry.symmetries:
+        meta["symmetries"] = [symmetry.to_dict() for symmetry in entry.symmetries]
+    if entry.state:
+        meta["state"] = {"names": list(entry.state), "units": list(entry.state.values())}
+        meta["units"] = dict(entry.signals)
     return meta
 
 
@@ -73,8 +89,8 @@ def behave(
 
 
 def _collect(name: str, out: str, behaviour: str, first_seed: int, episodes: int, steps: int | None, size: int) -> int:
-    source = task(name).behaviours[behaviour]
-    world, controls = task(name).world(image_size=size), source.make()
+    source, images = task(name).behaviours[behaviour], not task(name).state
+    world, controls = task(name).world(**({"image_size": size} if images else {})), source.make()
     with EpisodeWriter(Path(out), store_meta(name)) as writer:
         for seed in range(first_seed, first_seed + episodes):
             meta = {"seed": seed, "behaviour": behaviour}

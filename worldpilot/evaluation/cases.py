@@ -99,6 +99,9 @@ def _task_case(world: PushT, goals: str, seed: int, episode: int) -> Case:
 def _goal_images(name: str, world: World, seed: int) -> Iterator[Case]:
     """Cases from fresh episodes of the task's behaviours, which take turns."""
     entry = task(name)
+    test = entry.goal
+    if test is None:
+        raise InvalidInput(f"evaluate: {name} has no goals; use --protocol rewards")
     makers = {behaviour: source.make() for behaviour, source in entry.behaviours.items() if behaviour != "expert"}
     reward = RewardSpec((RewardTerm("goal_latent", params={"discount": 1.0}),))
     episode = 0
@@ -119,7 +122,7 @@ def _goal_images(name: str, world: World, seed: int) -> Iterator[Case]:
                 continue
             start = int(rng.integers(len(applied) - GOAL_AHEAD))
             goal = signals[start + GOAL_AHEAD]
-            if entry.goal.reached(signals[start], goal):
+            if test.reached(signals[start], goal):
                 continue
             _replay(world, reset, {}, applied[: start + GOAL_AHEAD])
             yield Case(
@@ -129,6 +132,6 @@ def _goal_images(name: str, world: World, seed: int) -> Iterator[Case]:
                 prefix=np.reshape(applied[:start], (start, entry.action.control_dim)).astype(np.float32),
                 goal_image=world.observe().data,
                 goal_signals=goal,
-                test=entry.goal,
-                object_moves=entry.goal.moved(signals[start], goal),
+                test=test,
+                object_moves=test.moved(signals[start], goal),
             )
