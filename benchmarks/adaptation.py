@@ -1,0 +1,276 @@
+"""A broken joint: how much of the lost return comes back by learning what anew, from how many episodes?
+
+    python benchmarks/adaptation.py walker hopper --work build/adaptation --json docs/results/adaptation.json
+
+The planner is the same throughout, and so are its reward and the seeds of the world. `healthy` and `before` are the
+shipped artifact without and with the fault, which is there from the first step. Then, from 5 to 100 episodes of the
+broken robot, half of them driven by the data's gait, half by the planner as it was before:
+
+- `dynamics`: the predictor fine-tuned (`worldpilot adapt`), encoder, readout and prior kept;
+- `prior`: the action prior fine-tuned, all else kept;
+- `both`: both of these;
+- `all`: every part trained anew from these episodes alone.
+
+What is asked for is `forward.json`. An episode's return is the mean of that over its control steps, from the world's
+signals; nothing is earned after a fall. `recovered` is the share of the lost return that came back. The monitor is
+fitted on healthy episodes of the same planner, and judged on others, in which the joint breaks on the way. Stopped and
+called again, it goes on with what is missing.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldpilot.calibration.detection import share
+from worldpilot.calibration.intervals import bootstrap_mean
+from worldpilot.calibration.monitor import Monitor, PredictionTracker
+from worldpilot.calibration.thresholds import fit, normalise
+from worldpilot.cli.calibrate import prediction_errors, raises_alarm
+from worldpilot.evaluation.asked import load, mean
+from worldpilot.evaluation.controllers import Behaviour, Controller, Planner, Planning, Setting
+from worldpilot.models.artifact import Artifact, zoo_path
+from worldpilot.models.data.episodes import Episode, EpisodeStore, EpisodeWriter
+from worldpilot.models.dynamics.adapt import AdaptConfig, adapt
+from worldpilot.sim.legged import LeggedWorld
+from worldpilot.sim.tasks import task
+from worldpilot.types import AlertLevel, FloatArray
+
+COUNTS = (5, 10, 25, 50, 100)
+ARMS = ("dynamics", "both", "prior", "all")
+STEPS = 250  # control steps of an episode
+BREAKS_AT = 100  # control step at which the joint breaks in the monitor's episodes
+DATA_SEED, MONITOR_SEED = 5_000_000, 6_000_000  # of worlds; evaluations count from 0
+GOOD, ALPHA = 40, 0.05  # episodes the monitor is fitted on, and the share of false alarms it may raise
+PLANNING = Planning()
+(FORWARD,) = load(Path(__file__).with_name("forward.json")).rewards
+
+
+@dataclass(frozen=True)
+class Robot:
+    """What breaks, and what is asked for."""
+
+    behaviour: str  # of the data
+    fault: str
+    params: Mapping[str, float]
+
+
+ROBOTS = {
+    "walker": Robot("walk", "weak_joint", {"joint": 2, "fraction": 0.3}),
+    "hopper": Robot("hop", "weak_joint", {"joint": 1, "fraction": 0.5}),
+}
+
+
+class Lab:
+    """One robot, its world and its shipped artifact; everything that is made lies below `work`.
+
+    Args:
+        checkpoints: folders that hold the shipped artifact's training: `nets` and `prior`.
+    """
+
+    def __init__(self, name: str, world: LeggedWorld, work: Path, checkpoints: Path) -> None:
+        self.name, self.robot, self.world, self.work, self.checkpoints = name, ROBOTS[name], world, work, checkpoints
+        self.shipped = Artifact.load(zoo_path(name))
+
+    def drive(
+        self, artifact: Artifact, make: Callable[[Setting], Controller], seed: int, breaks_at: int | None
+    ) -> Episode:
+        """One episode; `breaks_at`: control step at which the joint breaks, None: it does not."""
+        world = self.world
+        world.reset(seed=seed)
+        controller = make(Setting(artifact, world, FORWARD.reward, PLANNING, seed))
+        states, signals, controls = [world.observe().data], [world.signals()], list[FloatArray]()
+        previous = np.zeros(world.action.control_dim, np.float32)
+        for step in range(STEPS):
+            if step == breaks_at:
+                world.inject(self.robot.fault, **self.robot.params)
+            control = controller.act(artifact.world_model.encode(states[-1][None])[0], previous)
+            previous = np.clip(control, world.action.low, world.action.high).astype(np.float32)
+            world.drive(previous)
+            controls.append(previous)
+            states.append(world.observe().data)
+            signals.append(world.signals())
+            if world.ended:
+                break
+        behaviour = type(controller).__name__.lower()
+        return Episode.stack(states, controls, signals, {"seed": seed, "behaviour": behaviour, **world.outcome()})
+
+    def plan(self, artifact: Artifact, seed: int, breaks_at: int | None) -> Episode:
+        """One episode of the planner."""
+        return self.drive(artifact, lambda setting: Planner(setting, "ssr"), seed, breaks_at)
+
+    def earn(self, episode: Episode) -> float:
+        """The episode's return."""
+        done = {name: values[1:] for name, values in episode.signals.items()}
+        return mean(FORWARD.quantity, done, self.world.robot.signals) * len(episode) / STEPS
+
+    def broken(self, count: int) -> EpisodeStore:
+        """The first `count` episodes of the broken robot, recorded if they are not there yet."""
+        folder = self.work / "broken"
+        meta = {
+            "task": self.name,
+            "action": self.world.action.to_dict(),
+            "state": {"names": list(self.world.state_names), "units": list(self.world.state_units)},
+            "units": dict(self.world.robot.signals),
+        }
+        seeds = range(DATA_SEED, DATA_SEED + count)
+        with EpisodeWriter(folder, meta, shard_episodes=5) as writer:
+            there = {m["seed"] for m in EpisodeStore(folder).metas}
+            for seed in sorted(set(seeds) - there):
+                if seed % 2:
+                    episode = self.plan(self.shipped, seed, 0)
+                else:
+                    episode = self.drive(self.shipped, lambda s: Behaviour(s, self.robot.behaviour), seed, 0)
+                writer.append(episode)
+        return EpisodeStore(folder).select(seed=tuple(seeds))
+
+    def arm(self, name: str, count: int) -> Artifact:
+        """The artifact of an arm, trained if it is not there yet."""
+        out = self.work / f"{name}-{count}"
+        if not (out / "manifest.json").is_file():
+            ARMS_MADE[name](self, self.broken(count), out)
+        return Artifact.load(out)
+
+
+def fine_tuned_dynamics(lab: Lab, store: EpisodeStore, out: Path) -> None:
+    adapt(lab.shipped.path, store, out, AdaptConfig())
+
+
+ARMS_MADE: Mapping[str, Callable[[Lab, EpisodeStore, Path], None]] = {"dynamics": fine_tuned_dynamics}
+
+
+def evaluate(lab: Lab, artifact: Artifact, seeds: Sequence[int], breaks_at: int | None) -> dict[str, Any]:
+    """Returns and falls of the planner, one a seed."""
+    episodes = [lab.plan(artifact, seed, breaks_at) for seed in seeds]
+    return {"returns": [lab.earn(e) for e in episodes], "fallen": [bool(e.meta["fallen"]) for e in episodes]}
+
+
+def notice(lab: Lab, n: int) -> dict[str, Any]:
+    """Whether the monitor notices the joint that breaks, how late, and how often it alarms without cause."""
+    artifact, tracker = lab.shipped, PredictionTracker(lab.shipped.world_model, horizon=lab.shipped.spec.horizon)
+
+    def errors(seed: int, breaks_at: int | None) -> list[Any]:
+        return prediction_errors(artifact, tracker, lab.plan(artifact, seed, breaks_at))
+
+    good = [errors(MONITOR_SEED + i, None) for i in range(GOOD)]
+    thresholds = fit(good, model_id=artifact.spec.model_id, behaviours=("mpc",), alpha=ALPHA)
+    false = [raises_alarm(thresholds, errors(MONITOR_SEED + GOOD + i, None)) for i in range(n)]
+    delays: list[float | None] = []
+    fell_first = 0
+    breaks = BREAKS_AT * artifact.spec.action.control_dt
+    for i in range(n):
+        episode = lab.plan(artifact, MONITOR_SEED + GOOD + i, BREAKS_AT)
+        monitor = Monitor(thresholds)
+        alerts = (
+            monitor.update(normalise(error, thresholds.scales))
+            for error in prediction_errors(artifact, tracker, episode)
+        )
+        raised = [a.stamp for a in alerts if a is not None and a.level > AlertLevel.NOMINAL and a.stamp > breaks]
+        delays.append(raised[0] - breaks if raised else None)
+        fell_first += not raised and bool(episode.meta["fallen"])
+    known = [delay for delay in delays if delay is not None]
+    return {
+        "fitted_on": GOOD,
+        "alpha": ALPHA,
+        "noticed": share([delay is not None for delay in delays]),
+        "false_alarms": share(false),
+        "fell_unnoticed": fell_first,
+        "delay_s": {"median": float(np.median(known)), "p90": float(np.quantile(known, 0.9))} if known else None,
+    }
+
+
+def recovered(
+    arm: Sequence[float], before: Sequence[float], healthy: Sequence[float], *, resamples: int = 10_000
+) -> dict[str, Any]:
+    """Share of the lost return that came back, (arm - before) / (healthy - before), over paired seeds."""
+    a, b, h = (np.asarray(values) for values in (arm, before, healthy))
+    draws = np.random.default_rng(0).integers(len(a), size=(resamples, len(a)))
+    ratios = (a - b)[draws].mean(1) / (h - b)[draws].mean(1)
+    value = float((a - b).mean() / (h - b).mean())
+    return {"value": value, "n": len(a), "ci": np.quantile(ratios, [0.025, 0.975]).tolist()}
+
+
+def summarise(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of one robot, from what was kept of its episodes."""
+    runs = kept["runs"]
+
+    def figures(run: Mapping[str, Any]) -> dict[str, Any]:
+        values = run["returns"]
+        return {
+            "return": {"mean": float(np.mean(values)), "ci": list(bootstrap_mean(values))},
+            "falls": share(run["fallen"]),
+        }
+
+    result = {name: figures(run) for name, run in runs.items()}
+    if {"healthy", "before"} <= runs.keys():
+        for name in runs.keys() - {"healthy", "before"}:
+            given = (runs[part]["returns"] for part in (name, "before", "healthy"))
+            result[name]["recovered"] = recovered(*given)
+    return result
+
+
+def main() -> None:
+    """Run what is missing, most telling first, and write the figures after each arm."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("robots", nargs="+", choices=list(ROBOTS))
+    parser.add_argument("--work", type=Path, default=Path("build/adaptation"))
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="<robot>/nets and <robot>/prior")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS))
+    parser.add_argument("--seeds", type=int, default=20, help="paired seeds of the world")
+    parser.add_argument("--json", type=Path, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in args.robots:
+        with closing(task(name).world()) as world:
+            lab = Lab(name, world, args.work / name, args.checkpoints / name)
+            study(lab, args.arms, args.counts, args.seeds, args.json)
+
+
+def study(lab: Lab, arms: Sequence[str], counts: Sequence[int], n: int, file: Path) -> None:
+    """Fill in what `file` does not hold of one robot."""
+    whole: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    setting = {
+        "fault": {lab.robot.fault: dict(lab.robot.params)},
+        "reward": FORWARD.quantity,
+        "model_id": lab.shipped.spec.model_id,
+        "steps": STEPS,
+        "seeds": n,
+        "adapt": asdict(AdaptConfig()),
+    }
+    kept = whole.get(lab.name, {"setting": setting, "runs": {}})
+    if kept["setting"] != setting:
+        raise SystemExit(f"{file} holds {lab.name} with another setting; choose another file, or remove it there")
+    whole[lab.name] = kept
+
+    def save() -> None:
+        kept["figures"] = summarise(kept)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(whole, indent=1) + "\n")
+
+    jobs: list[tuple[str, Callable[[], Artifact], int | None]] = [
+        ("healthy", lambda: lab.shipped, None),
+        ("before", lambda: lab.shipped, 0),
+    ]
+    jobs += [
+        (f"{arm} {count}", lambda arm=arm, count=count: lab.arm(arm, count), 0) for arm in arms for count in counts
+    ]
+    for name, artifact, breaks_at in jobs:
+        if name not in kept["runs"]:
+            kept["runs"][name] = evaluate(lab, artifact(), range(n), breaks_at)
+            save()
+            print(lab.name, name, json.dumps(kept["figures"][name]), flush=True)
+    if "monitor" not in kept:
+        kept["monitor"] = notice(lab, n)
+        save()
+        print(lab.name, "monitor", json.dumps(kept["monitor"]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Re-creates models/zoo/walker or models/zoo/hopper; about 15 minutes on one idle core.
+# Usage: scripts/train_walker.sh [walker|hopper] [WORK_FOLDER] [SEED]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+task=${1:-walker}
+work=${2:-build/$task}
+seed=${3:-0}
+case $task in
+  walker) behaviour=walk ;;
+  hopper) behaviour=hop ;;
+  *) echo "walker or hopper, got $task" >&2; exit 2 ;;
+esac
+pilot=.venv/bin/worldpilot
+zoo=models/zoo/$task
+
+[ -d "$work/data" ] || "$pilot" collect "$task" "--$behaviour" 600 --out "$work/data" --seed 0
+"$pilot" train dynamics --kind step --data "$work/data" --out "$work/dynamics" --seed "$seed"
+"$pilot" train action-prior --data "$work/data" --world-model "$work/dynamics" --out "$work/prior" --seed "$seed"
+"$pilot" export "$task" --world-model "$work/dynamics" --prior "$work/prior" --out "$zoo" \
+  --data "600 $behaviour episodes of sim/planar.py" --command "scripts/train_walker.sh $task"
+# The monitor is calibrated on the planner that it will watch.
+"$pilot" evaluate "$task" --protocol rewards --rewards-file benchmarks/forward.json --policies mpc --episodes 100 \
+  --seed 1000 --record "$work/calibration"
+"$pilot" calibrate monitor --task "$task" --data "$work/calibration" --behaviours mpc --held-out 1
+"$pilot" models verify "$task"
