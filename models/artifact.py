@@ -3,7 +3,7 @@
     zoo/push_t/
       manifest.json     manifest.schema.json says what is in it
       encoder.onnx      observation (B, H, W, 3) uint8 or (B, S) float32 -> latent (B, D)
-      predictor.onnx    latents (B, h, D), actions (B, h-1+H, A) -> predicted (E, B, H, D)
+      predictor.onnx    latents (B, h, D), actions (B, h-1+H, A)[, noise (E, B, H, D)] -> predicted (E, B, H, D)
       readout.onnx      where it has signals: latents (B, D) -> signals (B, S)
       prior.onnx        latents (B, h, D), noise (B, H, A) -> actions (B, H, A)
       decoder.onnx      optional, for the eye only: latents (B, D) -> image (B, H, W, 3) uint8
@@ -211,11 +211,13 @@ def signatures(manifest: Mapping[str, Any]) -> dict[str, tuple[dict[str, Tensor]
     plan: Tensor = ("float32", ("B", prior_steps, a))
     goal: Tensor = ("float32", ("B", read))
     wanted = {"goal": goal, "goal_mask": goal} if manifest.get("goal_conditioned") else {}
+    future: Tensor = ("float32", (e, "B", "H", d))
+    drawn = {"noise": future} if manifest.get("sampled") else {}
     return {
         "encoder": ({"observation": observed}, {"latent": one_latent}),
         "predictor": (
-            {"latents": latents, "actions": ("float32", ("B", "h-1+H", a))},
-            {"predicted": ("float32", (e, "B", "H", d))},
+            {"latents": latents, "actions": ("float32", ("B", "h-1+H", a)), **drawn},
+            {"predicted": future},
         ),
         "readout": ({"latents": one_latent}, {"signals": ("float32", ("B", read))}),
         "prior": ({"latents": latents, "noise": plan, **wanted}, {"actions": plan}),
@@ -238,6 +240,7 @@ def _spec(manifest: Mapping[str, Any]) -> ModelSpec:
             SignalSpec(signal["name"], signal["unit"], float(signal["r2"]), signal.get("description", ""))
             for signal in manifest["signals"]
         ),
+        observation_names=tuple(manifest["observation"].get("names", ())),
     )
 
 
@@ -256,6 +259,12 @@ def _check_schema(folder: Path, manifest: Mapping[str, Any]) -> None:
         _spec(manifest)
     except InvalidInput as invalid:
         raise ArtifactError(f"{folder.name}/{MANIFEST}: {invalid}") from invalid
+    observed = manifest["observation"]
+    if observed["kind"] == "state" and any(len(observed[part]) != observed["shape"][0] for part in ("names", "units")):
+        raise ArtifactError(
+            f"{folder.name}/{MANIFEST}: a state of {observed['shape'][0]} numbers needs as many names and units, got "
+            f"{len(observed['names'])} and {len(observed['units'])}"
+        )
     names = [signal["name"] for signal in manifest["signals"]]
     if len(set(names)) != len(names):
         raise ArtifactError(f"{folder.name}/{MANIFEST}: signals share a name: {', '.join(names)}")

@@ -1,4 +1,7 @@
-"""From checkpoints to an artifact: ONNX graphs with units inside, checked against torch, and the manifest."""
+"""From a world model's checkpoints to an artifact: ONNX graphs with units inside, checked against torch, the manifest.
+
+Models of states are exported by `worldpilot.models.dynamics.export`, with the means of this module.
+"""
 
 import json
 from collections.abc import Sequence
@@ -19,6 +22,7 @@ from worldpilot.models.action_prior import train as action_prior
 from worldpilot.models.action_prior.networks import Denoiser
 from worldpilot.models.artifact import Artifact, write_manifest
 from worldpilot.models.world_model import train as world_model
+from worldpilot.models.world_model.open_loop import OpenLoop
 from worldpilot.models.world_model.train import WorldModelNets
 from worldpilot.types import ActionSpec
 
@@ -36,13 +40,15 @@ class _Encode(nn.Module):
         return self.encoder(observation.permute(0, 3, 1, 2).float() / 255)
 
 
-class _Predict(nn.Module):
+class Predict(nn.Module):
+    """An open-loop predictor, actions in physical units."""
+
     low: Tensor
     high: Tensor
 
-    def __init__(self, nets: WorldModelNets, spec: ActionSpec) -> None:
+    def __init__(self, predictor: OpenLoop, spec: ActionSpec) -> None:
         super().__init__()
-        self.predictor = nets.predictor
+        self.predictor = predictor
         self.register_buffer("low", torch.from_numpy(spec.action_low))
         self.register_buffer("high", torch.from_numpy(spec.action_high))
 
@@ -54,9 +60,9 @@ class _Predict(nn.Module):
 
 
 class _PredictStep(nn.Module):
-    """One step of `_Predict`: the body of its loop."""
+    """One step of `Predict`: the body of its loop."""
 
-    def __init__(self, predict: _Predict) -> None:
+    def __init__(self, predict: Predict) -> None:
         super().__init__()
         self.predict = predict
 
@@ -79,14 +85,19 @@ class _Read(nn.Module):
         return self.readout(latents) * self.std + self.mean
 
 
-class _Propose(nn.Module):
+class Propose(nn.Module):
+    """The prior's sampler, actions and goals in physical units; a goal of signals of this mean and spread (S,)."""
+
+    mean: Tensor
+    std: Tensor
     low: Tensor
     high: Tensor
 
-    def __init__(self, denoiser: Denoiser, nets: WorldModelNets, spec: ActionSpec) -> None:
+    def __init__(self, denoiser: Denoiser, spec: ActionSpec, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.sampler = action_prior.Sampler(denoiser)
-        self.mean, self.std = nets.signal_mean, nets.signal_std
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
         self.register_buffer("low", torch.from_numpy(spec.action_low))
         self.register_buffer("high", torch.from_numpy(spec.action_high))
 
@@ -131,21 +142,25 @@ def export(
         wanted = {"goal": nets.signal_mean + nets.signal_std * mask, "goal_mask": mask}
     graphs: dict[str, tuple[nn.Module, dict[str, Tensor], str]] = {
         "encoder": (_Encode(nets), {"observation": image}, "latent"),
-        "predictor": (_Predict(nets, spec), {"latents": latents, "actions": actions}, "predicted"),
-        "prior": (_Propose(denoiser, nets, spec), {"latents": latents, "noise": noise, **wanted}, "actions"),
+        "predictor": (Predict(nets.predictor, spec), {"latents": latents, "actions": actions}, "predicted"),
+        "prior": (
+            Propose(denoiser, spec, nets.signal_mean, nets.signal_std),
+            {"latents": latents, "noise": noise, **wanted},
+            "actions",
+        ),
         "decoder": (_Decode(nets), {"latents": latents[:, 0]}, "image"),
     }
     if nets.names:
         graphs["readout"] = (_Read(nets), {"latents": latents[:, 0]}, "signals")
     for name, (module, inputs, output) in graphs.items():
-        if isinstance(module, _Predict):
-            graph = _any_horizon(module.eval(), latents, actions, batch)
+        if isinstance(module, Predict):
+            graph = any_horizon(module.eval(), latents, actions, batch)
             checked = [{**inputs, "actions": actions[:, :h]}, {**inputs, "actions": actions.repeat(1, 2, 1)}, inputs]
         else:
-            graph, checked = _trace(module.eval(), inputs, [output], tuple({0: batch} for _ in inputs)), [inputs]
+            graph, checked = trace(module.eval(), inputs, [output], tuple({0: batch} for _ in inputs)), [inputs]
         onnx.save(graph, out / f"{name}.onnx")
         for example in checked:
-            _check_parity(out / f"{name}.onnx", module, example)
+            check_parity(out / f"{name}.onnx", module, example)
     r2 = metrics["r2"]
     manifest = {
         "task": task,
@@ -163,7 +178,7 @@ def export(
             "data": data,
             "commands": list(commands),
             "seed": metrics["train"]["seed"],
-            "libraries": {p: version(p) for p in ("torch", "diffusers", "onnx", "pybullet") if find_spec(p)},
+            "libraries": libraries(),
         },
         "metrics": {
             **{f"r2_{name}": {"value": value, "n": metrics["episodes"]} for name, value in r2.items()},
@@ -178,7 +193,13 @@ def export(
     return written
 
 
-def _trace(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], shapes: tuple[Any, ...]) -> ModelProto:
+def libraries() -> dict[str, str]:
+    """What made the graphs, with versions, for the manifest."""
+    return {name: version(name) for name in ("torch", "diffusers", "onnx", "pybullet") if find_spec(name)}
+
+
+def trace(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], shapes: tuple[Any, ...]) -> ModelProto:
+    """The module as a graph, `shapes` saying which sizes of each input vary."""
     program = torch.onnx.export(
         module,
         tuple(inputs.values()),
@@ -205,7 +226,7 @@ def _forget_sources(graph: Any) -> None:
                 part.ClearField(field)
 
 
-def _any_horizon(predict: _Predict, latents: Tensor, actions: Tensor, batch: Any) -> ModelProto:
+def any_horizon(predict: Predict, latents: Tensor, actions: Tensor, batch: Any) -> ModelProto:
     """`predict` for any number of steps: one step, traced, is the body of a Scan over the actions.
 
     A loop in Python would be unrolled when it is traced, and the graph have one horizon for ever.
@@ -216,7 +237,7 @@ def _any_horizon(predict: _Predict, latents: Tensor, actions: Tensor, batch: Any
         "past": actions[:, : h - 1],
         "action": actions[:, h - 1],
     }
-    step = _trace(
+    step = trace(
         _PredictStep(predict), first, ["next_z", "next_past", "following"], ({1: batch}, {0: batch}, {0: batch})
     )
     body = step.graph
@@ -269,13 +290,22 @@ def _signals(names: Sequence[str], r2: dict[str, float], units: dict[str, str]) 
     return signals
 
 
-def _check_parity(file: Path, module: nn.Module, inputs: dict[str, Tensor]) -> None:
+def check_parity(file: Path, module: nn.Module, inputs: dict[str, Tensor]) -> None:
+    """Run the graph on one and on three of the inputs (B = 3).
+
+    Raises:
+        ArtifactError: what comes out is not what `module` gives, to within `TOLERANCE`.
+    """
     session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
     for count in (1, 3):
-        part = {name: value[:count] for name, value in inputs.items()}
+        part = {  # a predictor's noise has its members before B
+            name: value.narrow(value.dim() - 3 if name == "noise" else 0, 0, count) for name, value in inputs.items()
+        }
         with torch.no_grad():
             expected = module(*part.values()).numpy().astype(np.float64)
-        got = np.asarray(session.run(None, {name: value.numpy() for name, value in part.items()})[0], np.float64)
+        got = np.asarray(
+            session.run(None, {name: value.contiguous().numpy() for name, value in part.items()})[0], np.float64
+        )
         limit = 1.0 if file.stem == "decoder" else TOLERANCE  # one grey level of rounding
         if got.shape != expected.shape or np.abs(got - expected).max() > limit:
             raise ArtifactError(f"{file.name}: differs from torch by {np.abs(got - expected).max():.2e} > {limit}")

@@ -30,6 +30,7 @@ class OnnxWorldModel:
         self._encoder, self._predictor, self._readout = graphs["encoder"], graphs["predictor"], graphs.get("readout")
         self._derived = dict(derived or {})
         self._read = [signal.name for signal in spec.signals if signal.name not in self._derived]
+        self._takes_noise = any(node.name == "noise" for node in self._predictor.get_inputs())
         self._dtype = np.dtype(np.uint8 if spec.observation == "image" else np.float32)
         steps = {node.name: node.shape for node in self._predictor.get_inputs()}["actions"][1]
         self._fixed_horizon = steps - (spec.history - 1) if isinstance(steps, int) else None
@@ -58,6 +59,9 @@ class OnnxWorldModel:
     def predict(self, history: History, actions: FloatArray) -> FloatArray:
         """Actions of shape (N, H, A) to latents of shape (E, N, H, D), one per ensemble member.
 
+        A model that samples gets the same noise at every call and for all N: plans differ by their actions, not by
+        their luck.
+
         Raises:
             InvalidInput: a history or actions of another shape or not finite, or more steps than a graph exported
                 with a fixed horizon has.
@@ -75,8 +79,17 @@ class OnnxWorldModel:
         padded[:, : h - 1] = history.actions
         padded[:, h - 1 : h - 1 + horizon] = actions
         latents = np.ascontiguousarray(np.broadcast_to(history.latents, (n, *history.latents.shape)), np.float32)
-        predicted: Any = self._predictor.run(None, {"latents": latents, "actions": padded})[0]
+        inputs = {"latents": latents, "actions": padded}
+        if self._takes_noise:
+            inputs["noise"] = self._noise(n, steps)
+        predicted: Any = self._predictor.run(None, inputs)[0]
         return predicted[:, :, :horizon]
+
+    def _noise(self, n: int, steps: int) -> FloatArray:
+        """The members' noise, of shape (E, n, steps, D)."""
+        shape = (self._spec.members, 1, steps, self._spec.latent_dim)
+        drawn = np.random.default_rng(0).standard_normal(shape, np.float32)
+        return np.repeat(drawn, n, axis=1)
 
     def signals(self, latents: FloatArray) -> dict[str, FloatArray]:
         """Latents of shape (..., D) to signals, name -> (...), in physical units."""

@@ -143,6 +143,7 @@ class ModelSpec:
     observation_shape: tuple[int, ...]
     action: ActionSpec
     signals: tuple[SignalSpec, ...]
+    observation_names: tuple[str, ...] = ()  # of a state's components, in order; images have none
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from worldpilot.models import samplers
+
 
 @dataclass(frozen=True)
 class PriorConfig:
@@ -19,13 +21,18 @@ class PriorConfig:
     blocks: int = 3
     sampler_steps: int = 6
     goal_dim: int = 0
+    sampler: str = "flow"  # which also says what the denoiser predicts, see `worldpilot.models.samplers`
+
+    def __post_init__(self) -> None:
+        samplers.check(self.sampler, self.sampler_steps)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain values, as checkpoints keep them; without `sampler` where it is the default."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("sampler", "flow")}
 
 
 class Denoiser(nn.Module):
-    """The velocity of a rectified flow from noise to action sequences, given the history's latents and a goal.
+    """What a sampler asks of noisy action sequences (flow: velocity; else: noise), given the history and a goal.
 
     A goal is a partial state: standardised signals, and a mask of those that are asked for.
     """
@@ -47,7 +54,7 @@ class Denoiser(nn.Module):
     def forward(
         self, noisy: Tensor, sigma: Tensor, latents: Tensor, goal: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        """Velocities of shape (B, H, A).
+        """Velocities or noise of shape (B, H, A).
 
         Args:
             noisy: actions of shape (B, H, A).

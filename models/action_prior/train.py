@@ -1,27 +1,29 @@
-"""Train the action prior: flow matching over sequences of actions, given the history's latents (D-MPC, 2410.05364).
+"""Train the action prior: a denoiser of action sequences, given the history's latents (D-MPC, 2410.05364).
 
-It is conditioned on goals in hindsight: what the episode's signals were some time later is, for the actions before, a
-goal that was reached. Entities (the words before the first underscore of the signals' names) are asked for at random,
-and in a quarter of the windows none is.
+By flow matching, unless another sampler is asked for. In the latents of images it is conditioned on goals in hindsight:
+what the episode's signals were some time later is, for the actions before, a goal that was reached. Entities (the words
+before the first underscore of the signals' names) are asked for at random, and in a quarter of the windows none is.
 """
 
 import copy
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from worldpilot.errors import InvalidInput
+from worldpilot.models import samplers
 from worldpilot.models.action_prior.networks import Denoiser, PriorConfig
 from worldpilot.models.data.episodes import EpisodeStore
 from worldpilot.models.data.windows import Frames
+from worldpilot.models.dynamics import train as dynamics
 from worldpilot.models.world_model import train as world_model
+from worldpilot.models.world_model.train import WorldModelNets
 from worldpilot.types import ActionSpec, FloatArray
 
 
@@ -32,6 +34,9 @@ class PriorTrainConfig:
     steps: int = 8000
     batch: int = 512
     horizon: int = 5  # model steps
+    hidden: int = 512
+    sampler: str = "flow"
+    sampler_steps: int = 6
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     ema: float = 0.999
@@ -46,40 +51,65 @@ class PriorTrainConfig:
 
 
 class Sampler(nn.Module):
-    """The denoiser unrolled over a diffusers scheduler's noise levels: one graph, noise in, actions out."""
-
-    sigmas: Tensor
+    """The denoiser under its sampler, unrolled: one graph, noise in, actions out."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         super().__init__()
         self.denoiser = denoiser
-        scheduler = FlowMatchEulerDiscreteScheduler()
-        scheduler.set_timesteps(denoiser.config.sampler_steps)
-        self.register_buffer("sigmas", torch.as_tensor(scheduler.sigmas, dtype=torch.float32).clone())
+        self.sampler = samplers.sampler(denoiser.config.sampler, denoiser.config.sampler_steps, clip=1.0)
 
     def forward(self, latents: Tensor, noise: Tensor, goal: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Latents (B, h, D), noise (B, H, A), goal and mask (B, S) to normalised actions (B, H, A) in [-1, 1]."""
-        x = noise
-        for i in range(self.denoiser.config.sampler_steps):
-            sigma = self.sigmas[i] + torch.zeros_like(x[:, 0, 0])  # len(x) would be burnt into the graph
-            x = x + (self.sigmas[i + 1] - self.sigmas[i]) * self.denoiser(x, sigma, latents, goal, mask)
-        return x.clamp(-1, 1)
+        return self.sampler(lambda noisy, times: self.denoiser(noisy, times, latents, goal, mask), noise)
+
+
+def for_latents(encoder: Path) -> PriorTrainConfig:
+    """Defaults for the latents of a checkpoint folder: no goals and the predictor's horizon where they are states."""
+    if not dynamics.is_dynamics(encoder):
+        return PriorTrainConfig()
+    return PriorTrainConfig(horizon=dynamics.load(encoder).config.horizon, goal_ahead=0, sampler_steps=4)
 
 
 def train_prior(
     store: EpisodeStore, spec: ActionSpec, encoder: Path, folder: Path, config: PriorTrainConfig
 ) -> Denoiser:
-    """Train on the store's training episodes, in the latents of the world model in `encoder`; resumes."""
+    """Train on the store's training episodes, in the latents of the checkpoints in `encoder`; resumes.
+
+    Args:
+        store: episodes.
+        spec: of the actions.
+        encoder: checkpoints of a world model of images, or of dynamics of states.
+        folder: of checkpoint and metrics.
+        config: how.
+
+    Raises:
+        InvalidInput: goals are asked for in the latents of states.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    nets = world_model.load(encoder, "encoder")
     train_index, held_index = store.split()
     frames, held = Frames.load(store, train_index), Frames.load(store, held_index)
     drawn = frames.draw_views(config.views, np.random.default_rng([config.seed, 4]))
-    latents = world_model.encode_views(nets, frames, drawn)
-    held_latents = world_model.encode_all(nets, held.observations)  # as they are
-    signals = len(frames.names) if config.goal_ahead else 0
-    sizes = PriorConfig(nets.config.latent_dim, nets.config.history, config.horizon, spec.dim, goal_dim=signals)
+    if dynamics.is_dynamics(encoder):
+        if config.goal_ahead:
+            raise InvalidInput("prior: a prior in the latents of states takes no goals; set goal_ahead to 0")
+        nets = dynamics.load(encoder)
+        latents, held_latents = nets.encode(frames.observations).unsqueeze(0), nets.encode(held.observations)
+        drawn = drawn[:1]
+    else:
+        nets = world_model.load(encoder, "encoder")
+        latents = world_model.encode_views(nets, frames, drawn)
+        held_latents = world_model.encode_all(nets, held.observations)  # as they are
+    sizes = PriorConfig(
+        latent_dim=nets.config.latent_dim,
+        history=nets.config.history,
+        horizon=config.horizon,
+        action_dim=spec.dim,
+        hidden=config.hidden,
+        sampler_steps=config.sampler_steps,
+        goal_dim=len(frames.names) if config.goal_ahead else 0,
+        sampler=config.sampler,
+    )
     denoiser = Denoiser(sizes)
     average = copy.deepcopy(denoiser).requires_grad_(False)
     windows, held_windows = (f.windows(sizes.history - 1 + sizes.horizon, spec.block) for f in (frames, held))
@@ -88,7 +118,7 @@ def train_prior(
     now = span[-1]  # to its present
 
     def goals(source: Frames, at: np.ndarray, views: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
-        if not sizes.goal_dim:
+        if not isinstance(nets, WorldModelNets) or not sizes.goal_dim:
             return None, None
         signals, mask = hindsight(source, at + now, views, config.goal_ahead, rng)
         return (torch.from_numpy(signals) - nets.signal_mean) / nets.signal_std, torch.from_numpy(mask)
@@ -103,7 +133,7 @@ def train_prior(
         at, row = rng.choice(windows, config.batch), rng.integers(len(drawn), size=config.batch)
         views = drawn[row, at]
         past = latents[row[:, None], at[:, None] + span]
-        loss = _flow_loss(denoiser, past, _actions(frames, at, views, sizes, spec), *goals(frames, at, views))
+        loss = _loss(denoiser, past, _actions(frames, at, views, sizes, spec), *goals(frames, at, views))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
@@ -114,13 +144,13 @@ def train_prior(
             for target, source in zip(average.parameters(), denoiser.parameters(), strict=True):
                 target.lerp_(source, 1 - decay)
         if (step + 1) % 50 == 0:
-            bar.set_postfix(loss=f"{float(loss):.4f}")
+            bar.set_postfix(loss=f"{loss.item():.4f}")
         if (step + 1) % config.evaluate_every == 0 or step + 1 == config.steps:
             with torch.no_grad():
                 at, views = rng.choice(held_windows, 4096), np.zeros(4096, np.int64)
                 past, actions = held_latents[at[:, None] + span], _actions(held, at, views, sizes, spec)
-                held_loss = float(_flow_loss(average, past, actions, *goals(held, at, views)))
-            tqdm.write(f"prior {step + 1}: held-out flow loss {held_loss:.4f}")
+                held_loss = float(_loss(average, past, actions, *goals(held, at, views)))
+            tqdm.write(f"prior {step + 1}: held-out loss {held_loss:.4f}")
             metrics = {"data_sha256": store.sha256(), "train": asdict(config), "held_out_flow_loss": held_loss}
             metrics |= {"episodes": len(held_index), "step": step + 1}
             (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
@@ -148,13 +178,26 @@ def hindsight(
     return frames.measured(later[:, None], views)[:, 0], mask.astype(np.float32)
 
 
-def load(folder: Path) -> Denoiser:
-    """The averaged denoiser of a checkpoint folder, in evaluation mode."""
+def load(folder: Path, sampler: str | None = None, sampler_steps: int | None = None) -> Denoiser:
+    """The averaged denoiser of a checkpoint folder, in evaluation mode.
+
+    Args:
+        folder: checkpoints of `train action-prior`.
+        sampler: another one than that of the training; DDIM and DPM-Solver++ may be exchanged.
+        sampler_steps: other than those of the training.
+
+    Raises:
+        InvalidInput: no checkpoint there, or a sampler that asks what the denoiser was not trained to say.
+    """
     path = folder / "prior.pt"
     if not path.exists():
         raise InvalidInput(f"{path} is missing; run `worldpilot train action-prior` first")
     state = torch.load(path, weights_only=True)
-    denoiser = Denoiser(PriorConfig(**state["config"]))
+    trained = PriorConfig(**state["config"])
+    config = replace(trained, sampler=sampler or trained.sampler, sampler_steps=sampler_steps or trained.sampler_steps)
+    if not samplers.exchangeable(trained.sampler, config.sampler):
+        raise InvalidInput(f"{path} was trained for {trained.sampler}, and cannot be sampled by {sampler}; train anew")
+    denoiser = Denoiser(config)
     denoiser.load_state_dict(state["average"])
     return denoiser.eval()
 
@@ -164,8 +207,8 @@ def _actions(frames: Frames, at: np.ndarray, views: np.ndarray, sizes: PriorConf
     return torch.from_numpy(frames.actions(at + (sizes.history - 1) * spec.block, sizes.horizon, spec, views))
 
 
-def _flow_loss(denoiser: Denoiser, past: Tensor, actions: Tensor, goal: Tensor | None, mask: Tensor | None) -> Tensor:
-    """Rectified flow: at x = (1 - sigma) a + sigma n the velocity is n - a; sigma uniform on [0, 1]."""
-    noise, sigma = torch.randn_like(actions), torch.rand(len(actions))
-    mixed = torch.lerp(actions, noise, sigma[:, None, None])
-    return (denoiser(mixed, sigma, past, goal, mask) - (noise - actions)).square().mean()
+def _loss(denoiser: Denoiser, past: Tensor, actions: Tensor, goal: Tensor | None, mask: Tensor | None) -> Tensor:
+    """Mean squared error of what the denoiser says to noisy actions, at levels of noise drawn at random."""
+    noise, uniform = torch.randn_like(actions), torch.rand(len(actions))
+    noisy, times, target = samplers.corrupt(denoiser.config.sampler, actions, noise, uniform)
+    return (denoiser(noisy, times, past, goal, mask) - target).square().mean()

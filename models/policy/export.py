@@ -9,8 +9,7 @@ import onnx
 import torch
 
 from worldpilot.errors import ArtifactError
-from worldpilot.models.export import TOLERANCE
-from worldpilot.models.export import _trace as trace
+from worldpilot.models.export import TOLERANCE, trace
 from worldpilot.models.policy.artifact import GRAPH, OnnxPolicy, write_description
 from worldpilot.models.policy.networks import Physical, Policy
 from worldpilot.types import ModelSpec

@@ -12,7 +12,16 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("models", "planners", "sim", "calibration")
 GROUND_FLOOR = ("types", "contracts", "errors", "history", "graph")
 # Files of models/ that run where training runs, and so may import torch.
-TRAIN_SIDE = ("train.py", "export.py", "networks.py", "vit.py", "open_loop.py", "sigreg.py", "windows.py")
+TRAIN_SIDE = (
+    "train.py",
+    "export.py",
+    "networks.py",
+    "vit.py",
+    "open_loop.py",
+    "sigreg.py",
+    "windows.py",
+    "samplers.py",
+)
 HEAVY = (
     "torch",
     "lightning_fabric",

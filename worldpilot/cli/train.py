@@ -1,4 +1,4 @@
-"""`worldpilot train world-model|action-prior|language-draft`: long jobs with checkpoints; run again to resume."""
+"""`worldpilot train world-model|dynamics|action-prior|language-draft`: long jobs with checkpoints; run again to resume."""
 
 import argparse
 import json
@@ -28,18 +28,31 @@ DRAFT_SETTINGS = (
 )
 
 
+SIZES = ("history", "horizon", "members", "hidden", "layers", "sampler_steps")  # of dynamics
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from worldpilot.models.action_prior.train import PriorTrainConfig
+    from worldpilot.models.dynamics.networks import KINDS, SIZED
+    from worldpilot.models.dynamics.train import DynamicsTrainConfig
     from worldpilot.models.world_model.train import TRAIN_PRESETS, TrainConfig
 
-    kinds = parser.add_subparsers(dest="kind", required=True)
-    for kind, config in (("world-model", TrainConfig), ("action-prior", PriorTrainConfig)):
-        sub = kinds.add_parser(kind)
+    models = parser.add_subparsers(dest="model", required=True)
+    configs = {"world-model": TrainConfig, "dynamics": DynamicsTrainConfig, "action-prior": PriorTrainConfig}
+    for model, config in configs.items():
+        sub = models.add_parser(model)
         sub.add_argument("--data", type=Path, required=True, help="folder of episodes (see `worldpilot collect`)")
         sub.add_argument("--out", type=Path, required=True, help="folder of checkpoints and metrics")
         sub.add_argument("--threads", type=int, default=None, help="torch threads")
-        if kind == "action-prior":
-            sub.add_argument("--world-model", type=Path, required=True, help="its trained checkpoints")
+        if model == "action-prior":
+            sub.add_argument(
+                "--world-model", type=Path, required=True, help="trained checkpoints of a world model, or of dynamics"
+            )
+        elif model == "dynamics":
+            sub.add_argument("--kind", choices=list(KINDS), default="step", help="see models/dynamics/networks.py")
+            for name in SIZES:
+                sizes = ", ".join(f"{kind} {getattr(size, name)}" for kind, size in SIZED.items())
+                sub.add_argument(f"--{name.replace('_', '-')}", type=int, default=None, help=f"default: {sizes}")
         else:
             sub.add_argument(
                 "--preset",
@@ -48,9 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 help="networks and settings: small trains on a CPU; paper is LeWorldModel's, for images of 224 px",
             )
         for field in fields(config):
-            default = f"default: {field.default}" if kind == "action-prior" else f"small: {field.default}"
+            default = f"small: {field.default}" if model == "world-model" else f"default: {field.default}"
             sub.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=None, help=default)
-    _add_draft(kinds.add_parser("language-draft"))
+    _add_draft(models.add_parser("language-draft"))
 
 
 def _add_draft(sub: argparse.ArgumentParser) -> None:
@@ -68,24 +81,28 @@ def _add_draft(sub: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from worldpilot.models.action_prior.train import PriorTrainConfig, train_prior
+    from worldpilot.models.action_prior.train import for_latents, train_prior
     from worldpilot.models.data.episodes import EpisodeStore
+    from worldpilot.models.dynamics.train import DynamicsTrainConfig, train_dynamics
     from worldpilot.models.world_model.networks import preset
     from worldpilot.models.world_model.train import train, train_preset
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    if args.kind == "language-draft":
+    if args.model == "language-draft":
         return _run_draft(args)
     store = EpisodeStore(args.data)
     if "action" not in store.meta:
         raise InvalidInput(f"{args.data}: dataset.json says nothing of the action; collect or import the data anew")
     spec = ActionSpec.from_dict(store.meta["action"])
-    if args.kind == "world-model":
+    if args.model == "world-model":
         model = replace(preset(args.preset, spec.dim), image_size=_image_size(store))
         train(store, spec, args.out, model, _given(args, train_preset(args.preset)))
+    elif args.model == "dynamics":
+        sizes = {name: getattr(args, name) for name in SIZES if getattr(args, name) is not None}
+        train_dynamics(store, spec, args.out, _given(args, DynamicsTrainConfig()), args.kind, **sizes)
     else:
-        train_prior(store, spec, args.world_model, args.out, _given(args, PriorTrainConfig()))
+        train_prior(store, spec, args.world_model, args.out, _given(args, for_latents(args.world_model)))
     return 0
 
 

@@ -1,0 +1,1 @@
+"""Models of what a proprioceptive state does next."""
