@@ -64,10 +64,11 @@ class Sampler(nn.Module):
 
 
 def for_latents(encoder: Path) -> PriorTrainConfig:
-    """Defaults for the latents of a checkpoint folder: no goals and the predictor's horizon where they are states."""
+    """Defaults for the latents of a checkpoint folder; for those of states no goals, the predictor's horizon, and sizes
+    that leave the planner most of a control period."""
     if not dynamics.is_dynamics(encoder):
         return PriorTrainConfig()
-    return PriorTrainConfig(horizon=dynamics.load(encoder).config.horizon, goal_ahead=0, sampler_steps=4)
+    return PriorTrainConfig(horizon=dynamics.load(encoder).config.horizon, hidden=384, goal_ahead=0, sampler_steps=4)
 
 
 def train_prior(

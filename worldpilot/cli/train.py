@@ -1,4 +1,4 @@
-"""`worldpilot train world-model|dynamics|action-prior|language-draft`: long jobs with checkpoints; run again to resume."""
+"""`worldpilot train world-model|dynamics|action-prior|language-draft`: long jobs; run again to resume."""
 
 import argparse
 import json

@@ -146,7 +146,15 @@ def test_state_artifacts_obey_the_same_contract(
     onnx.save(state, str(folder / "encoder.onnx"))
     content = tiny_artifact_builder.manifest()
     content["observation"] = {"kind": "state", "shape": [D], "dtype": "float32", "encoding": "joint positions"}
+    with pytest.raises(ArtifactError, match="'names' is a required property"):
+        write_manifest(folder, content)
+    content["observation"] |= {"names": ["q"], "units": ["rad"]}
+    with pytest.raises(ArtifactError, match="a state of 16 numbers needs as many names and units, got 1 and 1"):
+        write_manifest(folder, content)
+    names = [f"q_{i}" for i in range(D)]
+    content["observation"] |= {"names": names, "units": ["rad"] * D}
     write_manifest(folder, content)
+    assert Artifact.load(folder).spec.observation_names == tuple(names)
     model = Artifact.load(folder).world_model
     assert model.rollout(history, actions, np.zeros(2, np.float32)).latents.shape == (N, H, D)
     with pytest.raises(InvalidInput, match="the state is not finite"):
