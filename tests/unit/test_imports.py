@@ -21,6 +21,7 @@ TRAIN_SIDE = (
     "sigreg.py",
     "windows.py",
     "samplers.py",
+    "adapt.py",
 )
 HEAVY = (
     "torch",

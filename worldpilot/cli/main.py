@@ -17,6 +17,8 @@ COMMANDS = {
     "export": ("worldpilot.cli.export", "export trained checkpoints to ONNX and write an artifact"),
     "calibrate": ("worldpilot.cli.calibrate", "fit the monitor's thresholds and store them in an artifact"),
     "evaluate": ("worldpilot.cli.evaluate", "success rates with confidence intervals, policies side by side"),
+    "adapt": ("worldpilot.cli.adapt", "fine-tune an artifact's dynamics to a robot that has changed"),
+    "distil": ("worldpilot.cli.distil", "the planner as a reactive policy for small computers"),
     "imagine": ("worldpilot.cli.imagine", "what the model imagines of an episode beside what came, as a picture"),
     "models": ("worldpilot.cli.models", "list and verify artifacts"),
     "rewards": ("worldpilot.cli.rewards", "list reward plugins, print their JSON schema, check a specification"),
