@@ -16,16 +16,24 @@ class GoalLatent(RewardPlugin):
     """Get to the latent of a goal image: minus the mean squared latent distance.
 
     With `doubt` 1 the ensemble's variance is added, which makes it the distance that the members expect on average.
+    A latent holds all that is seen. Where less counts, say where an object lies but not where the robot is, `signals`
+    names it: their squared differences to what the model reads from the goal image are added.
     """
 
     when: When = param("last", help="which step of the horizon counts")
     discount: float = param(0.9, low=0.0, high=1.0, help="worth of an improvement one model step later")
     doubt: float = param(1.0, low=0.0, high=1e3, help="weight of the ensemble's variance (disagreement squared)")
+    signals: str | None = param(None, high=512, help="signals that count beside the latent, separated by commas")
+    emphasis: float = param(100.0, low=0.0, high=1e6, help="weight of their squared differences [1/unit²]")
     goal: FloatArray | None = bound()
     shown: Mapping[str, float] | None = bound()
     uses_goal_image = True
 
+    def needs(self) -> tuple[str, ...]:
+        return () if self.signals is None else tuple(name.strip() for name in self.signals.split(","))
+
     def bind(self, context: RewardContext) -> Self:
+        super().bind(context)
         if context.goal_latent is None:
             raise RewardError("reward: goal_latent has no goal yet; set a goal image first")
         dim = context.model_spec.latent_dim
@@ -39,8 +47,11 @@ class GoalLatent(RewardPlugin):
     def score(self, rollouts: Rollouts) -> FloatArray:
         if self.goal is None:
             raise RewardError("reward: goal_latent is not bound to a goal; call bind first")
-        distance = np.square(rollouts.latents - self.goal).mean(-1)
-        return reduce(-distance - self.doubt * np.square(rollouts.disagreement), self.when, self.discount)
+        cost = np.square(rollouts.latents - self.goal).mean(-1) + self.doubt * np.square(rollouts.disagreement)
+        for name in self.needs():
+            difference = angle_diff if name.endswith("yaw") else np.subtract
+            cost = cost + self.emphasis * np.square(difference(rollouts.signals[name], self.target()[name]))
+        return reduce(-cost, self.when, self.discount)
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,12 @@ def _task_case(world: PushT, goals: str, seed: int, episode: int) -> Case:
     return Case(start, world.budget, reward, options={"goal": goal})
 
 
+def _goal_image_reward(test: GoalTest) -> RewardSpec:
+    """The goal's latent; where the robot's place does not count, the object's signals beside it."""
+    counts = {"signals": ",".join(test.object)} if test.position == test.object else {}
+    return RewardSpec((RewardTerm("goal_latent", params={"discount": 1.0, **counts}),))
+
+
 def _goal_images(name: str, world: World, seed: int) -> Iterator[Case]:
     """Cases from fresh episodes of the task's behaviours, which take turns."""
     entry = task(name)
@@ -103,7 +109,7 @@ def _goal_images(name: str, world: World, seed: int) -> Iterator[Case]:
     if test is None:
         raise InvalidInput(f"evaluate: {name} has no goals; use --protocol rewards")
     makers = {behaviour: source.make() for behaviour, source in entry.behaviours.items() if behaviour != "expert"}
-    reward = RewardSpec((RewardTerm("goal_latent", params={"discount": 1.0}),))
+    reward = _goal_image_reward(test)
     episode = 0
     while True:
         for behaviour, controls in makers.items():

@@ -69,6 +69,12 @@ def test_the_goal_is_what_the_behaviour_reached(world):
     assert case.progress(world) == pytest.approx(0.0, abs=1e-9)
 
 
+@pytest.mark.parametrize(("name", "signals"), [("push_t", None), ("push_cube", "cube_x,cube_y")])
+def test_the_objects_signals_are_asked_for_where_the_robot_does_not_count(name, signals):
+    (term,) = make_cases(name, "goal-image", "novel", 1, seed=3)[0].reward.terms
+    assert (term.plugin, term.params.get("signals")) == ("goal_latent", signals)
+
+
 def test_task_cases_have_goals_of_their_own_or_the_trained_one(world):
     novel = make_cases("push_t", "task", "novel", 2, seed=0)
     trained = make_cases("push_t", "task", "trained", 2, seed=0)

@@ -98,6 +98,24 @@ class TestGoalLatent:
         context = RewardContext(point.spec, np.zeros(2, np.float32), {"block_x": 0.2})
         assert GoalLatent().bind(context).target() == {"block_x": 0.2}
 
+    def test_signals_count_beside_the_latent(self, point: WorldModel, rollouts: Rollouts) -> None:
+        """Equal latents: the one whose block ends nearest to where the goal image shows it, angles the short way."""
+        shown = {"block_x": 0.2, "block_yaw": 3.1}
+        context = RewardContext(point.spec, np.zeros(2, np.float32), shown)
+        goal = GoalLatent(discount=1.0, signals="block_x, block_yaw", emphasis=10.0).bind(context)
+
+        def score(x: float, yaw: float) -> float:
+            return float(goal.score(with_signals(rollouts, block_x=[0.5, x], block_yaw=[0.5, yaw]))[0])
+
+        assert score(0.2, 3.1) == pytest.approx(0.0, abs=1e-4)
+        assert score(0.1, 3.1) == pytest.approx(-10 * 0.01, rel=1e-4)
+        assert score(0.2, 3.1 - 2 * np.pi + 0.1) == pytest.approx(-10 * 0.01, rel=1e-3)
+
+    def test_signals_that_the_model_does_not_read_are_refused(self, point: WorldModel) -> None:
+        context = RewardContext(point.spec, np.zeros(2, np.float32), {"block_x": 0.2})
+        with pytest.raises(UnknownName, match="cube_x"):
+            GoalLatent(signals="block_x,cube_x").bind(context)
+
     @pytest.mark.parametrize("goal", [None, np.zeros(3, np.float32), np.full(2, np.nan, np.float32)])
     def test_needs_a_goal(self, point: WorldModel, goal: Any) -> None:
         with pytest.raises(RewardError, match="goal"):
