@@ -1,0 +1,166 @@
+"""Where the planar robots' behaviour data comes from: the walker walks and the hopper hops, each at one speed.
+
+Both are state machines whose poses are balanced by feedback. The walker's is SIMBICON (Yin, Loken & van de Panne, 2007):
+the stance hip holds the torso upright, the swing foot is placed by where the body is and how fast it goes. The hopper's
+is Raibert's (Legged Robots That Balance, 1986): the foot is placed in flight, the hip holds the torso in stance, the leg
+is stretched by a fixed thrust. Their constants were found by `scripts/tune_planar.py`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from worldpilot.sim.legged import CONTROL_DT, LeggedWorld, Robot
+from worldpilot.sim.planar import HOPPER, WALKER
+
+Array = npt.NDArray[np.float64]
+State = Mapping[str, float]  # by the names of the world's state
+
+AFTER_FALL = 5  # control steps that an episode goes on once the robot has fallen
+
+
+class Controller(Protocol):
+    """A controller of one episode."""
+
+    def control(self, now: State) -> Array:
+        """The control of shape (U,) [rad] that follows the state `now`."""
+        ...
+
+
+class Gait(Protocol):
+    """What a controller is made from at the start of an episode."""
+
+    def start(self) -> Controller: ...
+
+
+@dataclass(frozen=True)
+class Torso:
+    """How the torque of a stance hip keeps the torso at an attitude."""
+
+    lean: float  # [rad], nose down
+    gain: float  # [N m/rad]
+    damping: float  # [N m s/rad]
+
+    def hip(self, robot: Robot, now: State, joint: int) -> float:
+        """The target angle [rad] of the hip `joint` at which its PD control gives that torque."""
+        name = robot.action.names[joint]
+        torque = self.gain * (self.lean - now["pitch"]) - self.damping * now["pitch_rate"]
+        return now[f"q_{name}"] + (torque + robot.kd[joint] * now[f"dq_{name}"]) / robot.kp[joint]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A walk of single steps, each a lift for a fixed time and then a landing until the foot touches the ground.
+
+    Thigh angles are from the vertical, forward positive.
+    """
+
+    torso: Torso
+    lifting: float  # [s]
+    lift_thigh: float  # [rad], of the swing leg, as are the next three
+    lift_knee: float
+    land_thigh: float
+    land_knee: float
+    toes: float  # [rad], of the swing foot over the horizontal
+    knee: float  # [rad], of the stance leg
+    ankle: float  # [rad], of the stance leg while the other is lifted
+    push: float  # [rad], added to it while the other lands
+    place: float  # [rad/m], swing thigh for each metre that the hip is before the stance ankle
+    brake: float  # [rad s/m], swing thigh for each m/s above the nominal speed
+    speed: float  # [m/s], nominal
+
+    def start(self) -> Controller:
+        return _Walking(self)
+
+
+class _Walking:
+    def __init__(self, gait: Walk) -> None:
+        self._gait, self._swing, self._time = gait, 1, 0.0
+
+    def control(self, now: State) -> Array:
+        g = self._gait
+        self._time += CONTROL_DT
+        landing = self._time > g.lifting
+        if landing and (now[_FEET[self._swing]] or self._time > 2 * g.lifting + 0.1):
+            self._swing, self._time, landing = 1 - self._swing, CONTROL_DT, False
+        swing, stance = 3 * self._swing, 3 * (1 - self._swing)
+        hip, knee, _ = (now[f"q_{name}"] for name in WALKER.action.names[stance : stance + 3])
+        thigh = hip - now["pitch"]
+        ahead = -0.4 * (np.sin(thigh) + np.sin(thigh - knee))  # of the stance ankle [m]; thigh and shank measure 0.4
+        target = np.empty(6)
+        target[stance] = g.torso.hip(WALKER, now, stance)
+        target[stance + 1] = g.knee
+        target[stance + 2] = g.ankle + g.push * landing
+        thigh = g.land_thigh if landing else g.lift_thigh
+        thigh += g.place * ahead + g.brake * (now["forward_velocity"] - g.speed)
+        target[swing : swing + 3] = leg(thigh, g.land_knee if landing else g.lift_knee, g.toes, now["pitch"])
+        return target - WALKER.stance
+
+
+@dataclass(frozen=True)
+class Hop:
+    """Hops on one leg: it gives way for a fixed time, thrusts, and is set for the next landing in flight."""
+
+    torso: Torso
+    yielding: float  # [s]
+    yield_knee: float  # [rad]
+    yield_ankle: float  # [rad]
+    thrusting: float  # [s] at most
+    thrust_knee: float  # [rad]
+    thrust_ankle: float  # [rad]
+    flight_knee: float  # [rad]
+    toes: float  # [rad], of the foot over the horizontal in flight
+    ahead: float  # [m], of the ankle before the hip at landing, standing still
+    travel: float  # [s], by how much more for each m/s
+    brake: float  # [s], by how much more for each m/s above the nominal speed
+    speed: float  # [m/s], nominal
+
+    def start(self) -> Controller:
+        return _Hopping(self)
+
+
+class _Hopping:
+    def __init__(self, gait: Hop) -> None:
+        self._gait, self._flies, self._time = gait, False, 0.0
+
+    def control(self, now: State) -> Array:
+        g, touches, speed = self._gait, now["contact_foot"] > 0, now["forward_velocity"]
+        self._time += CONTROL_DT
+        if self._flies and touches and self._time > 0.06:
+            self._flies, self._time = False, CONTROL_DT
+        elif not self._flies and self._time > g.yielding + (g.thrusting if touches else 0):
+            self._flies, self._time = True, CONTROL_DT
+        if self._flies:
+            ahead = g.ahead + g.travel * speed + g.brake * (speed - g.speed)
+            line = np.arcsin(np.clip(ahead / (0.6 * np.cos(g.flight_knee / 2)), -0.7, 0.7))  # hip to ankle
+            return leg(line + g.flight_knee / 2, g.flight_knee, g.toes, now["pitch"]) - HOPPER.stance
+        knee, ankle = (g.thrust_knee, g.thrust_ankle) if self._time > g.yielding else (g.yield_knee, g.yield_ankle)
+        return np.array([g.torso.hip(HOPPER, now, 0), knee, ankle]) - HOPPER.stance
+
+
+def leg(thigh: float, knee: float, toes: float, pitch: float) -> Array:
+    """Joint angles (3,) of a leg whose thigh and foot have given angles in the world [rad], under a torso at `pitch`."""
+    return np.array([thigh + pitch, knee, toes - thigh + knee])
+
+
+def controls(
+    gait: Gait, world: LeggedWorld, rng: np.random.Generator, noise: float, noise_time: float = 0.15
+) -> Iterator[Array]:
+    """The gait's controls with noise of a time constant [s], each joint's an Ornstein-Uhlenbeck process."""
+    controller, action = gait.start(), world.action
+    low, high = np.asarray(action.low), np.asarray(action.high)
+    step = np.asarray(action.max_rate) * CONTROL_DT
+    keep = np.exp(-CONTROL_DT / noise_time)
+    control, offset = np.zeros(action.control_dim), rng.normal(0, noise, action.control_dim)
+    while True:
+        now = dict(zip(world.state_names, world.observe().data.tolist(), strict=True))
+        target = np.clip(controller.control(now) + offset, low, high)
+        control = control + np.clip(target - control, -step, step)
+        yield control
+        offset = keep * offset + rng.normal(0, noise * np.sqrt(1 - keep**2), action.control_dim)
+
+
+_FEET = ("contact_left", "contact_right")
