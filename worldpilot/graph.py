@@ -18,12 +18,16 @@ PACKAGE = "worldpilot_bringup"  # the ROS package that the graph and its paramet
 
 @dataclass(frozen=True)
 class TopicSpec:
-    """A topic: its message type ("package/msg/Name"), its quality of service, whether robots may rename it."""
+    """A topic: its message type ("package/msg/Name"), its quality of service, whether robots may rename it.
+
+    Of the topics with one role ("observation", "control") a task uses one.
+    """
 
     name: str
     type: str
     qos: str
     remappable: bool = False
+    role: str | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from worldpilot.errors import InvalidInput, UnknownName
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "launch"
+TASKS = sorted(file.stem for file in (LAUNCH / "config").glob("*.yaml"))
 NODES = ROOT / "ros2_ws" / "src" / "worldpilot_nodes"
 
 
@@ -65,7 +66,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         module = ModuleType(name)
         module.__dict__.update(contents)
         monkeypatch.setitem(sys.modules, name, module)
-    spec = importlib.util.spec_from_file_location("push_t_launch", LAUNCH / "push_t.launch.py")
+    spec = importlib.util.spec_from_file_location("task_launch", LAUNCH / "push_t.launch.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -120,17 +121,46 @@ def test_every_configuration_that_the_launch_file_uses_is_declared(launched: lis
 
     collect(of(launched, "LifecycleNode"))
     assert used == declared
-    assert all(isinstance(a.kwargs["default_value"], str) for a in of(launched, "DeclareLaunchArgument"))
 
 
-def test_the_parameter_file_sets_only_parameters_that_its_nodes_declare(graph: graphs.Graph) -> None:
+def test_the_parameters_are_those_of_the_task_that_is_asked_for(launched: list[Any], graph: graphs.Graph) -> None:
+    arguments = {action.args[0]: action.kwargs for action in of(launched, "DeclareLaunchArgument")}
+    folder, task, suffix = arguments["params_file"]["default_value"]
+    assert (arguments["task"]["default_value"], task.args) == ("push_t", ("task",))
+    for name in TASKS:
+        assert Path(f"{folder}{name}{suffix}") == graph.parameters(name)
+    assert all(node.kwargs["parameters"][1]["task"].args == (task,) for node in of(launched, "LifecycleNode"))
+
+
+def test_the_launch_file_of_push_t_is_that_of_every_task() -> None:
+    assert (LAUNCH / "push_t.launch.py").resolve() == LAUNCH / "task.launch.py"
+    assert "task.launch.py push_t.launch.py" in (LAUNCH / "CMakeLists.txt").read_text()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_parameter_file_sets_only_parameters_that_its_nodes_declare(task: str, graph: graphs.Graph) -> None:
     text = (NODES / "worldpilot_nodes" / "params.py").read_text()
-    for pattern, content in yaml.safe_load(graph.parameters("push_t").read_text()).items():
+    for pattern, content in yaml.safe_load(graph.parameters(task).read_text()).items():
         node = pattern.removeprefix("/**/")
-        assert node in graph.nodes
-        start = text.index(f"\n{node.upper()} = (")
-        block = text[start : text.index("\n)\n", start)]
-        assert set(content["ros__parameters"]) <= set(re.findall(r'Param\(\s*"(\w+)"', block))
+        declared = set(re.findall(r'Param\(\s*"(\w+)"', text))  # of any node: "/**" is meant for those that have it
+        if pattern != "/**":
+            assert node in graph.nodes
+            start = text.index(f"\n{node.upper()} = (")
+            declared = set(re.findall(r'Param\(\s*"(\w+)"', text[start : text.index("\n)\n", start)]))
+        assert set(content["ros__parameters"]) <= declared
+
+
+def test_a_role_is_played_by_topics_of_one_quality_and_by_one_of_them_in_each_node(graph: graphs.Graph) -> None:
+    roles: dict[str, set[str]] = {}
+    for topic in graph.topics.values():
+        if topic.role is not None:
+            roles.setdefault(topic.role, set()).add(topic.name)
+    assert roles == {"observation": {"image", "state"}, "control": {"command", "joint_command"}}
+    for names in roles.values():
+        assert len({graph.topics[name].qos for name in names}) == 1
+        for node in graph.nodes.values():
+            for wired in (node.publishes, node.subscribes):
+                assert names <= set(wired) or not names & set(wired)  # a node must be ready for either
 
 
 def test_every_node_has_an_executable_and_a_module(graph: graphs.Graph) -> None:

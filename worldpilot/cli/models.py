@@ -1,9 +1,11 @@
-"""`worldpilot models`: which artifacts there are, and whether each is what its manifest says."""
+"""`worldpilot models`: the artifacts there are, whether each is what its manifest says, one for a running graph."""
 
 import argparse
+import time
 from pathlib import Path
 from typing import Any
 
+from worldpilot.cli import ros
 from worldpilot.errors import WorldpilotError
 from worldpilot.models.language.weights import SHIPPED, verify_weights
 
@@ -15,10 +17,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands.add_parser("list", help="the shipped artifacts")
     verify = commands.add_parser("verify", help="check hashes, signatures, specifications, sizes; 0 if all is well")
     verify.add_argument("tasks", nargs="*", metavar="TASK", help="task names or artifact folders; default: all shipped")
+    use = commands.add_parser(
+        "use", help="give the graph that runs another model; only the robot's motion is interrupted"
+    )
+    use.add_argument("folder", type=Path, metavar="FOLDER", help="of the artifact, where the nodes run")
+    use.add_argument("--namespace", default="", help="of the graph")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.action == "use":
+        return _use(args.folder, args.namespace)
     return _list() if args.action == "list" else _verify(args.tasks)
+
+
+def _use(folder: Path, namespace: str) -> int:
+    ros.enter()
+    from worldpilot_nodes.client import Client
+    from worldpilot_nodes.use_model import use_model
+
+    begin = time.monotonic()
+    with Client(namespace=namespace) as client:
+        artifact = use_model(client, folder)
+    print(f"{artifact.spec.task}: model {artifact.spec.model_id} in use after {time.monotonic() - begin:.1f} s")
+    return 0
 
 
 def _list() -> int:

@@ -12,7 +12,6 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 import numpy as np
 import rclpy
-from geometry_msgs.msg import TwistStamped
 from rclpy.action.server import ActionServer, CancelResponse, GoalResponse, ServerGoalHandle
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.guard_condition import GuardCondition
@@ -24,9 +23,10 @@ from rclpy.utilities import try_shutdown
 
 from worldpilot.errors import InvalidInput, WorldpilotError
 from worldpilot.graph import Graph, load
-from worldpilot.types import FloatArray
+from worldpilot.types import ActionSpec, FloatArray
 from worldpilot_nodes import params, qos
-from worldpilot_nodes.convert import command, message_class
+from worldpilot_nodes.commands import Commands, carried
+from worldpilot_nodes.convert import message_class
 
 _LEAVE_WITHIN = 0.8  # [s], from having closed everything to the end of the process
 
@@ -137,6 +137,17 @@ class PilotNode(LifecycleNode):
         """Call `callback` each `period` [s] while the node is active."""
         made = self.create_timer(period, lambda: callback() if self.active else None)
         self.owns(lambda: self.destroy_timer(made))
+
+    def commands(self, spec: ActionSpec) -> Commands:
+        """How controls travel."""
+        return carried(spec, self.params.command_fields)
+
+    def driver(self, spec: ActionSpec) -> "InForce":
+        """Listens to commands as the robot's driver does."""
+        commands = self.commands(spec)
+        driver = InForce(commands, spec.control_dim)
+        self.subscription(commands.topic, driver.update)
+        return driver
 
     def worker(
         self,
@@ -305,13 +316,13 @@ class Age:
 class InForce:
     """The control that the driver applies: the newest command, or zero once that command's lifespan is over."""
 
-    def __init__(self, fields: Sequence[str]) -> None:
-        self._fields, self._age = fields, Age()
-        self._control = np.zeros(len(fields), np.float32)
+    def __init__(self, commands: Commands, control_dim: int) -> None:
+        self._commands, self._age = commands, Age()
+        self._control = np.zeros(control_dim, np.float32)
 
-    def update(self, message: TwistStamped) -> None:
-        """A command has arrived; InvalidInput if it is not finite."""
-        self._control = command(message, self._fields)
+    def update(self, message: Any) -> None:
+        """A command has arrived; InvalidInput if it is none for this robot."""
+        self._control = self._commands.control(message)
         self._age.touch()
 
     def __call__(self) -> FloatArray:

@@ -10,9 +10,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import rclpy
+from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.action.client import ActionClient
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from worldpilot_msgs.action import ReachGoal, Reason
@@ -196,14 +198,55 @@ class Client:
             raise InvalidInput("reasoning/reason: busy with another instruction, or not active; try again later")
         return Reasoning(handle)
 
+    def has(self, service: str, timeout: float) -> bool:
+        """Whether a service is there within `timeout` [s]; its type does not matter."""
+        end, name = time.monotonic() + timeout, self._node.resolve_service_name(service)
+        while name not in dict(self._node.get_service_names_and_types()):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def call(self, kind: Any, service: str, *, timeout: float | None = None, **fields: Any) -> Any:
+        """The answer of any service of the graph.
+
+        Raises:
+            NotReady: it is not there, or has not answered in `timeout` [s] (default: the client's).
+        """
+        client = self._node.create_client(kind, service)
+        try:
+            if not client.wait_for_service(timeout_sec=self._timeout):
+                raise NotReady(
+                    f"{service} is not there after {self._timeout:.0f} s; does the graph run, on this domain?"
+                )
+            return self._wait(client.call_async(kind.Request(**fields)), service, timeout)
+        finally:
+            self._node.destroy_client(client)
+
+    def parameter(self, node: str, name: str) -> Any:
+        """The value of a node's parameter; None if it has none of that name."""
+        answer = self.call(GetParameters, f"{node}/get_parameters", names=[name])
+        return parameter_value_to_python(answer.values[0]) if answer.values else None
+
+    def set_parameter(self, node: str, name: str, value: Any) -> None:
+        """Set a node's parameter.
+
+        Raises:
+            InvalidInput: it was refused.
+        """
+        parameter = Parameter(name, value=value).to_parameter_msg()
+        (result,) = self.call(SetParameters, f"{node}/set_parameters", parameters=[parameter]).results
+        if not result.successful:
+            raise InvalidInput(f"{node}.{name}: {result.reason}")
+
     def _call(self, client: Any, request: Any) -> Any:
         return self._wait(client.call_async(request), client.srv_name)
 
-    def _wait(self, future: Future, what: str) -> Any:
-        done = threading.Event()
+    def _wait(self, future: Future, what: str, timeout: float | None = None) -> Any:
+        done, limit = threading.Event(), timeout or self._timeout
         future.add_done_callback(lambda _: done.set())
-        if not done.wait(self._timeout):
-            raise NotReady(f"{what} has not answered in {self._timeout:.0f} s")
+        if not done.wait(limit):
+            raise NotReady(f"{what} has not answered in {limit:.0f} s")
         return future.result()
 
     def _take(self, topic: str, message: Any) -> None:

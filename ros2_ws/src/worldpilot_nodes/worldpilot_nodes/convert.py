@@ -9,17 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point, TwistStamped
+from geometry_msgs.msg import Point
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
-from worldpilot_msgs.msg import ActionProposals, Latent, Signal, SignalSpec
+from worldpilot_msgs.msg import ActionProposals, Latent, Signal, SignalSpec, State
 from worldpilot_msgs.msg import Alert as AlertMsg
 from worldpilot_msgs.msg import PredictionError as PredictionErrorMsg
 
-from worldpilot.errors import InvalidInput, UnknownName
+from worldpilot.errors import InvalidInput
 from worldpilot.types import Alert, AlertLevel, FloatArray, ImageArray, ModelSpec, Observation, PredictionError
-
-_TWIST_FIELDS = tuple(f"{part}.{axis}" for part in ("linear", "angular") for axis in "xyz")
 
 
 def message_class(name: str) -> Any:
@@ -63,8 +61,38 @@ def image(message: Image) -> ImageArray:
     return rows[:, : 3 * w].reshape(h, w, 3)
 
 
-def observation(message: Image, spec: ModelSpec) -> Observation:
-    """An image that the model can see; one without any content is refused."""
+def state_message(values: FloatArray, names: Sequence[str], stamp: float, frame: str) -> State:
+    """A state of shape (S,)."""
+    message = State(header=header(stamp, frame), names=names)
+    message.values = floats(values)
+    return message
+
+
+def observation(message: Image | State, spec: ModelSpec) -> Observation:
+    """What the model can take in: an image with some content, or a state, finite, of the names it was trained on."""
+    return seen(message, spec) if isinstance(message, Image) else sensed(message, spec)
+
+
+def sensed(message: State, spec: ModelSpec) -> Observation:
+    """A state of shape (S,), its numbers those that the model knows, in its order."""
+    names, expected = list(message.names), list(spec.observation_names)
+    if names != expected:
+        missing, unknown = (", ".join(sorted(set(a) - set(b))) for a, b in ((expected, names), (names, expected)))
+        differs = f"missing: {missing or 'none'}; unknown: {unknown or 'none'}"
+        if set(names) == set(expected):
+            differs = f"got {', '.join(names)}"
+        raise InvalidInput(f"state: model {spec.model_id} takes, in this order, {', '.join(expected)}; {differs}")
+    values = np.asarray(message.values, np.float32)
+    if values.shape != spec.observation_shape:
+        raise InvalidInput(f"state: {len(names)} names, {values.size} values")
+    if not np.isfinite(values).all():
+        wrong = ", ".join(name for name, value in zip(names, values, strict=True) if not np.isfinite(value))
+        raise InvalidInput(f"state: not finite: {wrong}")
+    return Observation(seconds(message.header.stamp), values)
+
+
+def seen(message: Image, spec: ModelSpec) -> Observation:
+    """An image of the size that the model sees; one without any content is refused."""
     pixels = image(message)
     if pixels.shape != spec.observation_shape:
         raise InvalidInput(f"image: model {spec.model_id} sees {spec.observation_shape}, got {pixels.shape}")
@@ -176,34 +204,6 @@ def alert_level(message: AlertMsg) -> AlertLevel:
         return AlertLevel(message.level)
     except ValueError:
         raise InvalidInput(f"alert: level must be 0, 1 or 2, got {message.level}") from None
-
-
-def check_command_fields(fields: Sequence[str], controls: int) -> tuple[str, ...]:
-    """The TwistStamped fields that carry the controls: one each."""
-    for field in fields:
-        if field not in _TWIST_FIELDS:
-            raise UnknownName("command field", field, _TWIST_FIELDS)
-    if len(set(fields)) != controls:
-        raise InvalidInput(f"command_fields: {controls} different fields are needed, got {list(fields)}")
-    return tuple(fields)
-
-
-def command_message(control: FloatArray, fields: Sequence[str], stamp: float, frame: str) -> TwistStamped:
-    """A control of shape (U,) as a twist."""
-    message = TwistStamped(header=header(stamp, frame))
-    for field, value in zip(fields, control, strict=True):
-        part, axis = field.split(".")
-        setattr(getattr(message.twist, part), axis, float(value))
-    return message
-
-
-def command(message: TwistStamped, fields: Sequence[str]) -> FloatArray:
-    """A twist as a control of shape (U,), finite."""
-    parts = (field.split(".") for field in fields)
-    control = np.asarray([getattr(getattr(message.twist, part), axis) for part, axis in parts], np.float32)
-    if not np.isfinite(control).all():
-        raise InvalidInput(f"command: not finite: {control.tolist()}")
-    return control
 
 
 def floats(values: FloatArray) -> "array[float]":

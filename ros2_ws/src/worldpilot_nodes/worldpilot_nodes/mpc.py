@@ -11,12 +11,15 @@ from worldpilot_msgs.msg import ActionProposals, Latent, PlannerStatus, Signal
 from worldpilot_msgs.msg import Alert as AlertMsg
 from worldpilot_msgs.srv import ListRewards, ListSignals, SetGoal, SwapReward
 
+from worldpilot.contracts import Solver
 from worldpilot.errors import InvalidInput, WorldpilotError
+from worldpilot.models.policy.artifact import OnnxPolicy
 from worldpilot.planners import solvers
 from worldpilot.planners.gate import Gate, GateConfig, GateState
 from worldpilot.planners.mpc import Mpc, RewardInForce, SwapResult, Tick
 from worldpilot.planners.rewards import registry
 from worldpilot.planners.solvers.base import shift
+from worldpilot.planners.solvers.policy import PolicySolver
 from worldpilot.types import AlertLevel, FloatArray, Rollouts
 from worldpilot_nodes import convert, params
 from worldpilot_nodes.base import Age, PilotNode, run
@@ -49,7 +52,7 @@ class MpcNode(PilotNode):
     def configure(self) -> None:
         artifact = load(self)
         self._model, self._spec = artifact.world_model, artifact.spec
-        self._fields = convert.check_command_fields(self.params.command_fields, self._spec.action.control_dim)
+        self._how = self.commands(self._spec.action)
         self._warm_up(artifact.manifest["proposals"])
         self._mpc = self._planner()
         self._level, self._alert_age = AlertLevel.NOMINAL, Age()
@@ -59,7 +62,9 @@ class MpcNode(PilotNode):
         self._tick, self._missed, self._idle = 0, 0, ""
         self._described: tuple[RewardInForce | None, str, str, list[Signal]] = (None, "", "", [])
         self._units = {signal.name: signal.unit for signal in self._spec.signals}
-        self._commands = self.publisher("command")
+        placed = (name.removesuffix("_x") for name in self._units if name.endswith("_x"))
+        self._objects = [name for name in placed if f"{name}_y" in self._units]  # whose x and y can be read
+        self._commands = self.publisher(self._how.topic)
         self._statuses = self.publisher("planner_status")
         self._markers = self.publisher("plan_markers")
         self._worker = self.worker(self._plan, self._act, self._refuse)
@@ -76,13 +81,19 @@ class MpcNode(PilotNode):
     def _planner(self) -> Mpc:
         return Mpc(
             self._model,
-            solvers.make(self.params.solver, **convert.settings(self.params.solver_settings)),
+            self._solver(),
             registry.parse_spec(self.params.reward) if self.params.reward else None,
             Gate(self._spec.action, GateConfig(max_age=self.params.latent_timeout)),
+            standing=registry.parse_spec(self.params.standing_reward) if self.params.standing_reward else None,
             seed=self.params.seed,
             replan_every=self.params.replan_every,
             shrink=self.params.shrink,
         )
+
+    def _solver(self) -> Solver:
+        if self.params.policy:
+            return PolicySolver(OnnxPolicy.load(self.params.policy, self._spec, threads=self.params.threads))
+        return solvers.make(self.params.solver, **convert.settings(self.params.solver_settings))
 
     def _warm_up(self, proposals: int) -> None:
         """Plan for nothing with a planner that is thrown away, so that the first ticks are as fast as the others."""
@@ -169,7 +180,8 @@ class MpcNode(PilotNode):
             status.term_names = list(tick.plan.terms)
             status.term_values = list(tick.plan.terms.values())
             status.plan = convert.floats(tick.plan.actions)
-            self._markers.publish(self._plan_markers(tick.plan.imagined))
+            if self._objects:
+                self._markers.publish(self._plan_markers(tick.plan.imagined))
         self._statuses.publish(status)
         self._reach_goal.progress(seen.latent, seen.signals, status.score)
 
@@ -191,8 +203,7 @@ class MpcNode(PilotNode):
         self.get_logger().warning(f"hold: {reason}", throttle_duration_sec=1.0)
 
     def _send(self, control: FloatArray) -> None:
-        message = convert.command_message(control, self._fields, self.now(), self.params.command_frame)
-        self._commands.publish(message)
+        self._commands.publish(self._how.message(control, self.now(), self.params.command_frame))
         self._sent = control
         self._sent_age.touch()
 
@@ -212,11 +223,9 @@ class MpcNode(PilotNode):
         return status
 
     def _plan_markers(self, imagined: Rollouts) -> MarkerArray:
-        """A line for each object whose x and y can be read, through where the plan is imagined to bring it."""
+        """A line for each object, through where the plan is imagined to bring it."""
         header, lines = convert.header(self.now(), self.params.command_frame), []
-        for name in (signal.removesuffix("_x") for signal in imagined.signals if signal.endswith("_x")):
-            if f"{name}_y" not in imagined.signals:
-                continue
+        for name in self._objects:
             line = Marker(header=header, ns=name, type=Marker.LINE_STRIP, action=Marker.ADD)
             line.pose.orientation.w, line.scale.x = 1.0, 0.004  # [m]
             r, g, b = _COLOURS[len(lines) % len(_COLOURS)]

@@ -46,7 +46,8 @@ COMMAND = (
     Param(
         "command_fields",
         ["linear.x", "linear.y"],
-        "fields of the TwistStamped that carry the controls of the action specification, in its order",
+        "fields of the TwistStamped that carry the controls of the action specification, in its order; "
+        "controls that are joint angles are sent as a JointState, by their names",
     ),
 )
 
@@ -54,7 +55,8 @@ SIM = (
     *COMMON,
     *COMMAND,
     Param("seed", 0, "seed of the first episode; each reset adds one", 0, 2**31 - 1),
-    Param("randomise", False, "draw colours, light and friction at each reset"),
+    Param("randomise", False, "draw what a task can vary, such as colours, light and friction, at each reset"),
+    Param("reset_after", 0.0, "how long after a fall another episode begins [s]; 0: never", 0.0, 60.0),
     Param("camera_frame", "camera", "frame of the images"),
     Param("publish_clock", False, "publish simulated time on /clock and stamp with it"),
 )
@@ -70,6 +72,7 @@ ACTION_PRIOR = (
     *MODEL,
     *COMMAND,
     Param("count", 0, "proposals per observation; 0: as many as the artifact's manifest says", 0, 4096),
+    Param("every", 1, "control steps between proposals", 1, 1000),
     Param("seed", 0, "seed of the proposals", 0, 2**31 - 1),
 )
 MPC = (
@@ -77,6 +80,8 @@ MPC = (
     *MODEL,
     *COMMAND,
     Param("reward", "", "reward specification (JSON) to start with; empty: hold until one is set"),
+    Param("standing_reward", "", "reward specification (JSON) of terms that no swap removes; empty: none"),
+    Param("policy", "", "folder of a policy distilled for the reward, which acts instead of a solver; empty: plan"),
     Param("solver", "ssr", "solver of the planner: ssr, cem, icem or mppi"),
     Param("solver_settings", "{}", "settings of the solver that replace its defaults (JSON object)"),
     Param("replan_every", 1, "control steps for which a plan is followed", 1, 1000),
@@ -111,6 +116,7 @@ REASONING = (
 RECORDER = (
     *COMMON,
     Param("path", "", "MCAP file to write; empty: runs/<stamp>.mcap"),
+    Param("leave_out", [""], "topics that are not recorded"),
     Param("graph", "", "graph.yaml whose topics are recorded; empty: the installed one"),
 )
 

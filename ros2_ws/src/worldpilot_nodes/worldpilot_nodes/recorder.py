@@ -32,7 +32,8 @@ class RecorderNode(PilotNode):
         self.at_cleanup(file.close)
         self.at_cleanup(self._writer.finish)
         for topic in graph.nodes["recorder"].subscribes:
-            self._record(graph.topics[topic])
+            if topic not in self.params.leave_out:
+                self._record(graph.topics[topic])
         self.get_logger().info(f"writing to {path}")
 
     def _record(self, topic: graphs.TopicSpec) -> None:

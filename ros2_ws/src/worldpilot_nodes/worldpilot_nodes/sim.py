@@ -1,63 +1,84 @@
-"""The simulated robot: camera and motor driver of a task's world, at real time."""
+"""The simulated robot: sensors and motor driver of a task's world, at real time."""
+
+import math
 
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
-from worldpilot_msgs.msg import GroundTruth
+from worldpilot_msgs.msg import GroundTruth, State
 from worldpilot_msgs.srv import InjectFault
 
-from worldpilot import sim
 from worldpilot.errors import WorldpilotError
+from worldpilot.sim import tasks
 from worldpilot_nodes import convert, params
-from worldpilot_nodes.base import InForce, PilotNode, run
+from worldpilot_nodes.base import PilotNode, run
 
 
 class SimNode(PilotNode):
-    """Steps the world at the control rate under the newest command, and publishes what its camera sees.
+    """Steps the world at the control rate under the newest command, and publishes what its sensors say.
 
-    The step taken now covers the control period that just ended, so a command that answers the last image within that
-    period is applied without delay. When the newest command is older than its lifespan, the robot stops by itself.
+    The step taken now covers the control period that just ended, so a command that answers the last observation within
+    that period is applied without delay. When the newest command is older than its lifespan, the robot stops by itself.
     """
 
     def __init__(self) -> None:
         super().__init__("sim", params.SIM)
 
     def configure(self) -> None:
-        self._world = sim.make(self.params.task, randomise=self.params.randomise)
-        self._spec = self._world.action
+        task = tasks.task(self.params.task)
+        self._world = task.world(randomise=self.params.randomise)
+        self.at_cleanup(self._world.close)
+        self._spec, self._state = task.action, list(task.state)
         self._seed, self._faults = self.params.seed, []
         self._world.reset(seed=self._seed)
-        self.at_cleanup(self._world.close)
-        self._driver = InForce(convert.check_command_fields(self.params.command_fields, self._spec.control_dim))
         self._elapsed = 0.0  # [s] of simulated time
-        self._image = self.publisher("image")
+        self._began: float | None = None  # [s], the node's time at the first step
+        self._ended = 0.0  # [s] since the robot has fallen
+        self._observed = self.publisher("state" if self._state else "image")
         self._truth = self.publisher("ground_truth")
         self._time = self.publisher("/clock")
-        self.subscription("command", self._driver.update)
+        self._driver = self.driver(self._spec)
         self.service(InjectFault, "inject_fault", self._inject)
         self.service(Trigger, "reset", self._reset)
         self.every(self._spec.control_dt, self._step)
+
+    def activate(self) -> None:
+        self._began = None
 
     def _step(self) -> None:
         control = self._driver()
         self._world.drive(control)
         self._elapsed += self._spec.control_dt
-        stamp = self._now()
+        stamp = self._stamp()
         if self.params.publish_clock:
             self._time.publish(Clock(clock=convert.time(stamp)))
-        image = self._world.observe().data
-        self._image.publish(convert.image_message(image, stamp, self.params.camera_frame))
+        self._observed.publish(self._observation(stamp))
         self._truth.publish(
             GroundTruth(
                 header=convert.header(stamp, self.params.command_frame),
                 signals=convert.signals_message(self._world.signals(), {}),
-                overlap=float(self._world.overlap()),
+                overlap=float(self._world.outcome().get("overlap", math.nan)),
                 control=control.tolist(),
                 faults=self._faults,
             )
         )
+        self._ended = self._ended + self._spec.control_dt if self._world.ended else 0.0
+        if 0 < self.params.reset_after <= self._ended:
+            self._begin_episode()
 
-    def _now(self) -> float:
-        return self._elapsed if self.params.publish_clock else self.now()
+    def _stamp(self) -> float:
+        """Of the step just taken: when it was due, so that a busy machine's jitter is not in the stamps."""
+        if self.params.publish_clock:
+            return self._elapsed
+        now, period = self.now(), self._spec.control_dt
+        self._began = now if self._began is None else self._began
+        return self._began + period * round((now - self._began) / period)
+
+    def _observation(self, stamp: float) -> Image | State:
+        data = self._world.observe().data
+        if self._state:
+            return convert.state_message(data, self._state, stamp, self.params.command_frame)
+        return convert.image_message(data, stamp, self.params.camera_frame)
 
     def _inject(self, request: InjectFault.Request, response: InjectFault.Response) -> InjectFault.Response:
         try:
@@ -73,11 +94,15 @@ class SimNode(PilotNode):
         return response
 
     def _reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._begin_episode()
+        response.success, response.message = True, f"episode with seed {self._seed}"
+        return response
+
+    def _begin_episode(self) -> None:
         self._seed += 1
         self._world.reset(seed=self._seed)
         self._faults.clear()
-        response.success, response.message = True, f"episode with seed {self._seed}"
-        return response
+        self._ended = 0.0
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from sensor_msgs.msg import Image
+from worldpilot_msgs.msg import State
 from worldpilot_msgs.srv import Imagine
 
 from worldpilot.calibration.monitor import PredictionTracker
@@ -12,7 +13,7 @@ from worldpilot.errors import InvalidInput, NotReady, WorldpilotError
 from worldpilot.imagination import imagine
 from worldpilot.types import FloatArray, History, ImageArray, Observation, PredictionError
 from worldpilot_nodes import convert, params
-from worldpilot_nodes.base import InForce, PilotNode, run
+from worldpilot_nodes.base import PilotNode, run
 from worldpilot_nodes.model import load
 
 
@@ -33,7 +34,7 @@ class _Understood:
 
 
 class WorldModelNode(PilotNode):
-    """Image in; `Latent`, `PredictionError` and, for the eye, the image that had been expected, out."""
+    """Image or state in; `Latent`, `PredictionError` and, for the eye, the image that had been expected, out."""
 
     def __init__(self) -> None:
         super().__init__("world_model", params.WORLD_MODEL)
@@ -46,17 +47,16 @@ class WorldModelNode(PilotNode):
             self._model, Thresholds.from_dict(thresholds) if thresholds else None, horizon=self._spec.horizon
         )
         self._history: History | None = None  # the newest, for what is asked between two images
-        self._driver = InForce(convert.check_command_fields(self.params.command_fields, self._spec.action.control_dim))
         self._decodes = self._artifact.has_decoder and self.params.publish_imagined
         self._latents = self.publisher("latent")
         self._errors = self.publisher("prediction_error")
         self._imagined = self.publisher("imagined")
         self._worker = self.worker(self._understand, self._tell, self._refuse)
-        self.subscription("image", self._see)
-        self.subscription("command", self._driver.update)
+        self._driver = self.driver(self._spec.action)
+        self.subscription(self._spec.observation, self._see)  # the topic "image" or "state"
         self.service(Imagine, "imagine", self._imagine)
 
-    def _see(self, message: Image) -> None:
+    def _see(self, message: Image | State) -> None:
         observation = convert.observation(message, self._spec)
         self._worker.submit(_Seen(observation, self._driver(), message.header.frame_id))
 
