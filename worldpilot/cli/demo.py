@@ -1,8 +1,10 @@
 """`worldpilot demo`: the graph over real DDS, the story, the report."""
 
 import argparse
+import importlib
 import os
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from worldpilot.cli import ros
 from worldpilot.errors import InvalidInput, UnknownName
 from worldpilot.supervisor import Supervisor
 
-TASKS = ("push_t",)  # tasks that have a story
+STORIES = {"push_t": "worldpilot.demo.push_story", "quadruped": "worldpilot.demo.gait_story"}  # modules that need ROS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,15 +22,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs"), help="runs/<stamp>/ is made in here (default: runs)")
     parser.add_argument("--artifact", type=Path, help="model folder (default: the one shipped for the task)")
     parser.add_argument("--seed", type=int, default=0, help="of the world, the proposals and the planner (default: 0)")
-    parser.add_argument("--goal-s", type=float, default=40.0, help="time to reach the goal [s] (default: 40)")
-    parser.add_argument("--swap-s", type=float, default=25.0, help="time for each swapped reward [s] (default: 25)")
+    parser.add_argument("--goal-s", type=float, help="time to reach the first goal [s] (default: the story's)")
+    parser.add_argument("--swap-s", type=float, help="time for each swapped reward [s] (default: the story's)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 if the story could be told: swaps accepted, alerts raised, no orphans. The goal is reported, not required."""
-    if args.task not in TASKS:
-        raise UnknownName("demo task", args.task, TASKS)
-    if min(args.goal_s, args.swap_s) < 2 or args.seed < 0:
+    """0 if the story could be told: swaps accepted, alerts raised, no orphans. Goals are reported, not required."""
+    if args.task not in STORIES:
+        raise UnknownName("demo task", args.task, STORIES)
+    if min(args.goal_s or 2, args.swap_s or 2) < 2 or args.seed < 0:
         raise InvalidInput("--goal-s and --swap-s must be at least 2 s, --seed at least 0")
     ros.enter()
     try:
@@ -43,9 +45,10 @@ def _run(args: argparse.Namespace) -> int:
     from worldpilot_nodes.client import Client
 
     from worldpilot.demo import host, report
-    from worldpilot.demo.story import Story, Timing
     from worldpilot.models.artifact import Artifact, zoo_path
 
+    story = importlib.import_module(STORIES[args.task])
+    timing = replace(story.TIMING, goal=args.goal_s or story.TIMING.goal, swap=args.swap_s or story.TIMING.swap)
     started, begin = datetime.now(), time.monotonic()
     artifact = Artifact.load((args.artifact or zoo_path(args.task)).resolve())
     folder = (args.out / started.strftime("%Y%m%d-%H%M%S")).resolve()
@@ -68,7 +71,7 @@ def _run(args: argparse.Namespace) -> int:
             with Client(domain_id=domain) as client:
                 client.wait_ready(timeout=20)
                 say(f"graph up after {time.monotonic() - begin:.1f} s: {', '.join(supervisor.status)}")
-                outcome = Story(client, Timing(goal=args.goal_s, swap=args.swap_s), say).tell()
+                outcome = story.STORY(client, timing, say).tell()
             restarts = {node: status.starts - 1 for node, status in supervisor.status.items() if status.starts > 1}
     left = host.processes_of(os.getpid())
     say(f"graph ended; orphan processes: {len(left)}" + "".join(f"\n  {line}" for line in left))
@@ -92,8 +95,10 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def summary(report: dict[str, Any]) -> list[str]:
-    """The report in four lines; what did not work says so."""
-    goal, swap, alert = report["goal"], report["swap"], report["alert"]
+    """The report in a few lines; what did not work says so."""
+    from worldpilot.demo.shows import SHOWS
+
+    goal, swap, alert, show = report["goal"], report["swap"], report["alert"], SHOWS[report["task"]]
     reached = "goal reached" if report["goal_reached"] else "GOAL NOT REACHED"
     swapped = "rewards swapped live" if swap["accepted"] else "A SWAP WAS REFUSED"
     raised = "alerts raised, robot held" if alert["raised"] and alert["held"] else "NOT EVERY FAULT WAS NOTICED"
@@ -101,10 +106,10 @@ def summary(report: dict[str, Any]) -> list[str]:
     slowest = "" if alert["delay_s"] is None else f", at most {alert['delay_s']:.2f} s after the fault"
     again = ", ".join(f"{node} {count}x" for node, count in report["restarts"].items())
     restarted = f"NODES ENDED AND WERE STARTED AGAIN, see nodes.log: {again}" if again else "no node was restarted"
-    swaps = ", ".join(f"{entry['best_overlap']:.2f}" for entry in swap["swaps"])
     return [
-        f"{reached}: best overlap {goal['best_overlap']:.2f} in {goal['seconds']:.0f} s",
-        f"{swapped}: {swap['latency_ms']:.0f} ms at most, {swap['missed_ticks']} missed ticks; best overlaps {swaps}",
+        f"{reached}: {show.goal(goal)}",
+        f"{swapped}: {swap['latency_ms']:.0f} ms at most, {swap['missed_ticks']} missed ticks",
+        *(f"  {entry['name']}: {show.swap(entry)}" for entry in swap["swaps"]),
         f"{raised}{slowest}, {went_on}; holds without a fault: {alert['unprovoked']}",
         f"orphan processes: {report['orphans']}; {restarted}",
     ]

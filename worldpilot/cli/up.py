@@ -1,6 +1,7 @@
 """`worldpilot up`: the node graph under a supervisor, until Ctrl-C."""
 
 import argparse
+import json
 import signal
 import threading
 from pathlib import Path
@@ -43,14 +44,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def parse_settings(texts: list[str]) -> dict[str, dict[str, Any]]:
-    """ "mpc.solver=cem" as {"mpc": {"solver": "cem"}}; values are YAML."""
+    """ "mpc.solver=cem" as {"mpc": {"solver": "cem"}}; values are YAML, and a mapping is a text of JSON to its node."""
     settings: dict[str, dict[str, Any]] = {}
     for text in texts:
         path, equals, value = text.partition("=")
         node, dot, parameter = path.partition(".")
         if not (node and dot and parameter and equals):
             raise InvalidInput(f"--set takes NODE.PARAM=VALUE, as in mpc.solver=cem; got {text!r}")
-        settings.setdefault(node, {})[parameter] = yaml.safe_load(value) if value else ""
+        given = yaml.safe_load(value) if value else ""
+        settings.setdefault(node, {})[parameter] = json.dumps(given) if isinstance(given, dict) else given
     return settings
 
 

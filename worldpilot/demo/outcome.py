@@ -5,6 +5,8 @@ from typing import Any
 
 REACHED = 0.9  # share of the goal T that must be covered
 
+Pose = tuple[float, float, float]  # x [m], y [m], yaw [rad]
+
 
 @dataclass(frozen=True)
 class Event:
@@ -14,7 +16,7 @@ class Event:
     kind: str  # "goal", "swap", "refused", "fault", "repair", "end"
     label: str  # in two or three words
     text: str
-    goal: tuple[float, float, float] | None = None  # x [m], y [m], yaw [rad] that is aimed at from then on
+    goal: Pose | None = None  # that is aimed at from then on
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The two plots of a run: surprise against its threshold, overlap over time; what the story did is marked in both."""
+"""The plots of a run: surprise against its threshold, overlap over time; what the story did is marked in both."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,32 +14,32 @@ from worldpilot.demo.outcome import REACHED, Event
 from worldpilot.demo.recording import Recording, at
 from worldpilot.sim import geometry
 
-_COLOURS = {"goal": "#2a7f4f", "swap": "#2563a8", "refused": "#8a8a8a", "fault": "#c0392b", "repair": "#8e6bbf"}
+COLOURS = {"goal": "#2a7f4f", "swap": "#2563a8", "refused": "#8a8a8a", "fault": "#c0392b", "repair": "#8e6bbf"}
 _HOLD = 2  # the alert level
 
 
 def plot_surprise(path: Path, recording: Recording, threshold: float | None, events: Sequence[Event]) -> None:
     """Surprise over time on a logarithmic axis, its threshold, and when the planner was held by an alert."""
-    figure, axes, start = _canvas(events)
-    stamps, values = _columns(recording.surprise)
+    figure, axes, start = canvas(events)
+    stamps, values = columns(recording.surprise)
     axes.semilogy(stamps - start, np.maximum(values, 1e-3), lw=0.9, color="#333333", label="surprise")
     if threshold is not None:
         axes.axhline(threshold, color="#c0392b", ls="--", lw=1.2, label=f"threshold {threshold:.3g}")
     for begin, end in alarms(recording):
         axes.axvspan(begin - start, end - start, color="#c0392b", alpha=0.12, lw=0)
     axes.set_ylabel("squared prediction error\n(1 = median of good episodes)")
-    _finish(figure, axes, events, start, path)
+    finish(figure, axes, events, start, path)
 
 
 def plot_overlap(path: Path, recording: Recording, events: Sequence[Event]) -> None:
     """Share of the goal that the block covers; the goal is the one in force at the time."""
-    figure, axes, start = _canvas(events)
-    stamps, values = _columns(overlaps(recording, events))
+    figure, axes, start = canvas(events)
+    stamps, values = columns(overlaps(recording, events))
     axes.plot(stamps - start, values, lw=1.4, color="#333333", label="overlap with the goal in force")
     axes.axhline(REACHED, color="#2a7f4f", ls="--", lw=1.2, label=f"success: {REACHED}")
     axes.set_ylim(-0.02, 1.02)
     axes.set_ylabel("overlap")
-    _finish(figure, axes, events, start, path)
+    finish(figure, axes, events, start, path)
 
 
 def overlaps(recording: Recording, events: Sequence[Event]) -> list[tuple[float, float]]:
@@ -65,26 +65,29 @@ def alarms(recording: Recording) -> list[tuple[float, float]]:
     return [*spans, (begin, stamp)] if begin is not None else spans
 
 
-def _canvas(events: Sequence[Event]) -> tuple[Any, Any, float]:
+def canvas(events: Sequence[Event]) -> tuple[Any, Any, float]:
+    """An empty plot, and when the story began [s since the epoch]."""
     figure, axes = plt.subplots(figsize=(11, 4.2), layout="constrained")
     return figure, axes, events[0].stamp
 
 
-def _columns(series: Sequence[tuple[float, float]]) -> tuple[Any, Any]:
+def columns(series: Sequence[tuple[float, float]]) -> tuple[Any, Any]:
+    """Stamps and values, each of shape (T,)."""
     table = np.asarray(series, float).reshape(-1, 2)
     return table[:, 0], table[:, 1]
 
 
-def _finish(figure: Any, axes: Any, events: Sequence[Event], start: float, path: Path) -> None:
+def finish(figure: Any, axes: Any, events: Sequence[Event], start: float, path: Path) -> None:
+    """Mark what the story did in the uppermost axes, label the time, write the picture."""
     for number, event in enumerate(events):
-        if event.kind in _COLOURS:
-            axes.axvline(event.stamp - start, color=_COLOURS[event.kind], lw=1)
+        if event.kind in COLOURS:
+            axes.axvline(event.stamp - start, color=COLOURS[event.kind], lw=1)
             axes.text(
                 event.stamp - start,
                 1.02 + 0.055 * (number % 3),
                 f" {event.label} ",
                 fontsize=8,
-                color=_COLOURS[event.kind],
+                color=COLOURS[event.kind],
                 ha="right" if event.stamp - start > 0.85 * (events[-1].stamp - start) else "left",
                 transform=axes.get_xaxis_transform(),
             )

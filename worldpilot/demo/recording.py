@@ -16,7 +16,7 @@ from mcap_ros2.decoder import DecoderFactory
 from worldpilot.errors import InvalidInput
 from worldpilot.types import ImageArray
 
-DECODED = ("image", "imagined", "latent", "prediction_error", "alert", "planner_status", "ground_truth")
+DECODED = ("image", "state", "imagined", "latent", "prediction_error", "alert", "planner_status", "ground_truth")
 
 
 @dataclass
@@ -25,6 +25,7 @@ class Recording:
 
     counts: Counter[str] = field(default_factory=Counter)  # messages of every topic
     images: list[tuple[float, ImageArray]] = field(default_factory=list)
+    states: list[tuple[float, dict[str, float]]] = field(default_factory=list)  # of tasks without a camera
     imagined: list[tuple[float, ImageArray]] = field(default_factory=list)  # stamp of the moment they show
     read: list[tuple[float, dict[str, float]]] = field(default_factory=list)  # signals, from latents
     truth: list[tuple[float, dict[str, float]]] = field(default_factory=list)  # signals, from the simulator
@@ -59,6 +60,8 @@ class Recording:
         stamp = message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
         if topic == "image":
             self.images.append((stamp, _image(message)))
+        elif topic == "state":
+            self.states.append((stamp, dict(zip(message.names, message.values, strict=True))))
         elif topic == "imagined":
             self.imagined.append((stamp, _image(message)))
         elif topic == "latent":

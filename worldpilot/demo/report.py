@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
-from worldpilot.demo.outcome import REACHED, Event, Outcome
-from worldpilot.demo.plots import alarms, plot_overlap, plot_surprise
+from worldpilot.demo.outcome import Event, Outcome
+from worldpilot.demo.plots import alarms, plot_surprise
 from worldpilot.demo.recording import Recording
-from worldpilot.demo.video import write_video
+from worldpilot.demo.shows import SHOWS, Show
 
 RECORDING, VIDEO = "recording.mcap", "video.webm"
 _RUNNING = 1  # PlannerStatus.RUNNING
@@ -31,13 +31,14 @@ def write(folder: Path, outcome: Outcome, facts: dict[str, Any], threshold: floa
     Raises:
         InvalidInput: the recording can't be read.
     """
-    recording = Recording.load(folder / RECORDING)
-    frames = write_video(folder / VIDEO, recording, outcome.events)
+    recording, show = Recording.load(folder / RECORDING), SHOWS[facts["task"]]
+    frames = show.write_video(folder / VIDEO, recording, outcome.events)
     plot_surprise(folder / "surprise.png", recording, threshold, outcome.events)
-    plot_overlap(folder / "overlap.png", recording, outcome.events)
+    for picture in show.pictures:
+        picture.draw(folder / f"{picture.name}.png", recording, outcome.events)
     report = summarise(outcome, recording) | {"video": VIDEO, "video_frames": frames, "recording": RECORDING} | facts
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    (folder / "report.html").write_text(render(report, folder, imagined=bool(recording.imagined)))
+    (folder / "report.html").write_text(render(report, folder, show, seen(recording, show)))
     return report
 
 
@@ -82,14 +83,21 @@ def unprovoked(recording: Recording, events: Sequence[Event]) -> int:
     return sum(events[0].stamp <= begin < first for begin, _ in alarms(recording))
 
 
-def render(report: dict[str, Any], folder: Path, *, imagined: bool) -> str:
+def seen(recording: Recording, show: Show) -> str:
+    """What the video shows."""
+    if not recording.images:
+        return show.seen
+    imagined = "what the model had imagined for this moment, 0.5 s before"
+    return f"{show.seen} Right: {imagined if recording.imagined else 'what was read from the latent'}."
+
+
+def render(report: dict[str, Any], folder: Path, show: Show, seen: str) -> str:
     """The page: one file with its images in it; video and recording lie beside it."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("worldpilot.demo") / "report.html.j2").read_text("utf-8"))
-    images = {name: _inline(folder / f"{name}.png") for name in ("surprise", "overlap")}
-    right = "what the model had imagined for this moment, 0.5 s before" if imagined else "what was read from the latent"
+    images = {name: _inline(folder / f"{name}.png") for name in ("surprise", *(p.name for p in show.pictures))}
     specs = json.dumps([swap["spec"] for swap in report["swap"]["swaps"]], indent=2)
-    return template.render(report=report, images=images, right=right, specs=specs, reached=REACHED)
+    return template.render(report=report, images=images, show=show, seen=seen, specs=specs)
 
 
 def _inline(path: Path) -> str:
