@@ -169,7 +169,7 @@ class Supervisor:
         arguments = ["--ros-args", "-r", f"__node:={node.name}", "--params-file", str(self._parameters)]
         values = {"task": self._task, "autostart": True, **self._settings.get("*", {})}
         for name, value in {**values, **self._settings.get(node.name, {})}.items():
-            arguments += ["-p", f"{name}:={_yaml(value)}"]
+            arguments += ["-p", f"{node.name}:{name}:={_yaml(value)}"]  # or a "/**" of the file would count for more
         for name, outside in self._remap.items():
             arguments += ["-r", f"{name}:={outside}"]
         return [_executable(node, self._environment), *arguments]

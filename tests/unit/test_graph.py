@@ -142,12 +142,10 @@ def test_the_parameter_file_sets_only_parameters_that_its_nodes_declare(task: st
     text = (NODES / "worldpilot_nodes" / "params.py").read_text()
     for pattern, content in yaml.safe_load(graph.parameters(task).read_text()).items():
         node = pattern.removeprefix("/**/")
-        declared = set(re.findall(r'Param\(\s*"(\w+)"', text))  # of any node: "/**" is meant for those that have it
-        if pattern != "/**":
-            assert node in graph.nodes
-            start = text.index(f"\n{node.upper()} = (")
-            declared = set(re.findall(r'Param\(\s*"(\w+)"', text[start : text.index("\n)\n", start)]))
-        assert set(content["ros__parameters"]) <= declared
+        assert node in graph.nodes
+        start = text.index(f"\n{node.upper()} = (")
+        block = text[start : text.index("\n)\n", start)] + text[text.index("\nCOMMAND = (") : text.index("\nSIM = (")]
+        assert set(content["ros__parameters"]) <= set(re.findall(r'Param\(\s*"(\w+)"', block))
 
 
 def test_a_role_is_played_by_topics_of_one_quality_and_by_one_of_them_in_each_node(graph: graphs.Graph) -> None:

@@ -67,9 +67,9 @@ def test_a_node_is_given_its_name_parameters_and_remaps(scripts: Scripts) -> Non
     lines = [line for _, line in scripts.lines]
     assert lines[:3] == ["--ros-args", "-r", "__node:=a"]
     assert "image:=/camera" in lines
-    (artifact,) = (line for line in lines if line.startswith("artifact:="))
-    assert yaml.safe_load(artifact.removeprefix("artifact:=")) == "a b'c"
-    assert "autostart:=true" in lines
+    (artifact,) = (line for line in lines if line.startswith("a:artifact:="))
+    assert yaml.safe_load(artifact.removeprefix("a:artifact:=")) == "a b'c"
+    assert "a:autostart:=true" in lines
 
 
 def test_a_node_that_ends_is_started_again(scripts: Scripts) -> None:
@@ -170,6 +170,7 @@ def test_settings_and_remaps_of_the_command_line() -> None:
         "sim": {"randomise": True},
         "recorder": {"path": ""},
     }
+    assert parse_settings(['mpc.solver_settings={"samples": 8}'])["mpc"]["solver_settings"] == '{"samples": 8}'
     assert parse_remaps(["image:=/camera/image_raw"]) == {"image": "/camera/image_raw"}
     for bad in ("mpc", "mpc.seed", "seed=3", ".seed=3", "mpc.=3"):
         with pytest.raises(InvalidInput, match=r"NODE\.PARAM=VALUE"):

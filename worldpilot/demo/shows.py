@@ -47,7 +47,13 @@ def _gait_goal(goal: Mapping[str, Any]) -> str:
 
 
 def _gait_swap(swap: Mapping[str, Any]) -> str:
-    moved = "" if swap["reached"] else ", NOT AS ASKED"
+    moved = (
+        ""
+        if swap["reached"] and swap["kept"]
+        else ", NOT AS ASKED"
+        if not swap["reached"]
+        else ", NOT WITHIN ITS BOUNDS"
+    )
     change = f"{swap['before']:.2f} to {swap['value']:.2f} {swap['unit']}"
     return f"{swap['quantity']} {change} ({swap['direction']} was asked{moved}), {swap['falls']} falls"
 

@@ -1,6 +1,7 @@
 """A running graph over real DDS, on a domain of its own, and a probe that watches it as any ROS client could."""
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 
 pytest.importorskip("worldpilot_msgs", reason="the ROS workspace is not sourced: . .venv/ros_env.bash")
 
+import numpy as np
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -22,6 +24,8 @@ from worldpilot_nodes import qos
 from worldpilot_nodes.convert import message_class
 
 from worldpilot import graph as graphs
+from worldpilot.calibration.thresholds import Thresholds
+from worldpilot.models.artifact import update_manifest
 from worldpilot.supervisor import Supervisor
 
 LAUNCH = Path(__file__).resolve().parents[3] / "launch"
@@ -149,6 +153,31 @@ def probe(domain: int) -> Iterator[Probe]:
     thread.join(timeout=2.0)
 
 
+@pytest.fixture(scope="session")
+def legged_artifact(tiny_legged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny artifact of the quadruped with thresholds that nothing exceeds."""
+    return with_thresholds(tiny_legged, tmp_path_factory.mktemp("legged") / "quadruped")
+
+
+def with_thresholds(artifact: Path, copy: Path) -> Path:
+    """A copy of an artifact with thresholds that nothing exceeds."""
+    shutil.copytree(artifact, copy)
+
+    def calibrate(manifest: dict[str, Any]) -> None:
+        manifest["thresholds"] = Thresholds(
+            model_id=manifest["model_id"],
+            behaviours=("run",),
+            alpha=0.05,
+            episodes=100,
+            scales={"one_step": 1.0, "h_step": 1.0, "disagreement": 1.0},
+            limits={"surprise": 1e9},
+            quantiles=tuple(np.geomspace(0.1, 10.0, 63).tolist()),
+        ).to_dict()
+
+    update_manifest(copy, calibrate)
+    return copy
+
+
 @pytest.fixture(scope="module")
 def start(domain: int, probe: Probe, tiny_artifact: Path) -> Iterator[Callable[..., Running]]:
     """Starts graphs with the tiny artifact; they end with the module."""
@@ -159,7 +188,7 @@ def start(domain: int, probe: Probe, tiny_artifact: Path) -> Iterator[Callable[.
         settings = {"*": {"artifact": str(artifact or tiny_artifact)}, **options.pop("settings", {})}
         supervisor = Supervisor(
             graphs.load(LAUNCH / "graph.yaml"),
-            task="push_t",
+            task=options.pop("task", "push_t"),
             settings=settings,
             echo=lambda node, line: log.append((node, line)),
             domain_id=domain,

@@ -83,12 +83,15 @@ class MpcNode(PilotNode):
             self._model,
             self._solver(),
             registry.parse_spec(self.params.reward) if self.params.reward else None,
-            Gate(self._spec.action, GateConfig(max_age=self.params.latent_timeout)),
+            Gate(self._spec.action, self._limits()),
             standing=registry.parse_spec(self.params.standing_reward) if self.params.standing_reward else None,
             seed=self.params.seed,
             replan_every=self.params.replan_every,
             shrink=self.params.shrink,
         )
+
+    def _limits(self) -> GateConfig:
+        return GateConfig(max_age=self.params.latent_timeout, slow_factor=self.params.caution_factor)
 
     def _solver(self) -> Solver:
         if self.params.policy:

@@ -87,6 +87,7 @@ MPC = (
     Param("replan_every", 1, "control steps for which a plan is followed", 1, 1000),
     Param("shrink", False, "replan for what is left of the horizon until a new one begins, not for all of it"),
     Param("seed", 0, "seed of the planner", 0, 2**31 - 1),
+    Param("caution_factor", 0.5, "what is left of each control while the monitor is cautious", 0.01, 1.0),
     Param("latent_timeout", 0.35, "hold when the newest latent is older [s]", 0.05, 5.0),
     Param("alert_timeout", 0.35, "hold when the monitor has been silent for longer [s]", 0.05, 5.0),
     Param("require_monitor", True, "hold while there is no monitor"),

@@ -1,0 +1,150 @@
+"""A robot of joints without a camera: states in, joint positions out, the same nodes."""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
+from worldpilot_msgs.msg import PlannerStatus
+from worldpilot_msgs.srv import SwapReward
+from worldpilot_nodes import qos
+from worldpilot_nodes.commands import JointCommands, TwistCommands, carried
+from worldpilot_nodes.convert import message_class, state_message
+
+from worldpilot import graph as graphs
+from worldpilot.errors import InvalidInput
+from worldpilot.sim import push_t
+from worldpilot.sim.quadruped import ACTION, ROBOT
+
+NAMES = list(ROBOT.state)
+STANDING = np.array([0.27, *[0.0] * 8, *[1.0] * 4, *[0.0, 0.9, -1.8] * 4, *[0.0] * 24], np.float32)
+
+
+def test_what_carries_a_control_follows_from_its_units() -> None:
+    assert isinstance(carried(ACTION, ["linear.x"]), JointCommands)
+    assert isinstance(carried(push_t.ACTION, ["linear.x", "linear.y"]), TwistCommands)
+
+
+def test_joint_positions_go_by_name() -> None:
+    commands, control = JointCommands(ACTION), np.linspace(-0.4, 0.4, 12, dtype=np.float32)
+    message = commands.message(control, 1.5, "base_link")
+    np.testing.assert_array_equal(commands.control(message), control)
+    turned = JointState(name=message.name[::-1], position=message.position[::-1])
+    np.testing.assert_array_equal(commands.control(turned), control)
+    for wrong in (
+        JointState(name=message.name[:-1], position=message.position[:-1]),
+        JointState(name=message.name, position=message.position[:-1]),
+        JointState(name=["other", *message.name[1:]], position=message.position),
+        JointState(name=message.name, position=[float("nan"), *message.position[1:]]),
+    ):
+        with pytest.raises(InvalidInput, match=r"fl_hip|finite"):
+            commands.control(wrong)
+
+
+@pytest.fixture(scope="module")
+def running(start: Callable[..., Any], legged_artifact: Path) -> Any:
+    run = start(artifact=legged_artifact, task="quadruped", without=["recorder"])
+    run.probe.listen("planner_status", "ground_truth", "state", "joint_command", "latent")
+    run.supervisor.wait_for("active", timeout=60)
+    run.probe.wait_for("planner_status", lambda s: s.state == PlannerStatus.RUNNING, timeout=10)
+    return run
+
+
+def test_states_lead_to_joint_positions(running: Any) -> None:
+    state = running.probe.wait_for("state", lambda _: True, timeout=2.0).message
+    assert list(state.names) == NAMES
+    command = running.probe.wait_for("joint_command", lambda c: any(c.position), timeout=2.0).message
+    assert tuple(command.name) == ACTION.names
+    assert command.header.frame_id == "base_link"
+    truth = running.probe.wait_for("ground_truth", lambda t: any(t.control), timeout=2.0).message
+    assert math.isnan(truth.overlap)
+    published = {name for name, _ in running.probe.node.get_topic_names_and_types()}
+    assert not {"/image", "/command"} & published
+
+
+def test_a_standing_reward_counts_whatever_is_swapped_in(running: Any) -> None:
+    spec = '{"terms": [{"plugin": "expression", "params": {"expression": "-abs(forward_velocity)"}}]}'
+    answer = running.probe.call(SwapReward, "mpc/swap_reward", spec_json=spec)
+    assert answer.accepted, answer.message
+    status = running.probe.wait_for(
+        "planner_status", lambda s: s.reward_id == answer.reward_id and len(s.term_names) > 1, timeout=2.0
+    ).message
+    assert [name.startswith("standing_") for name in status.term_names] == [False, True, True]
+
+
+def test_an_episode_begins_when_asked(running: Any) -> None:
+    assert running.probe.call(Trigger, "sim/reset").success
+    running.probe.wait_for("planner_status", lambda s: s.state == PlannerStatus.RUNNING, timeout=5.0)
+    running.supervisor.stop()
+
+
+class Robot:
+    """Says `state` at 50 Hz until it is closed."""
+
+    def __init__(self, node: Any) -> None:
+        self.names, self.values = NAMES, STANDING
+        spec = graphs.load().topics["state"]
+        self._node, self._closed = node, threading.Event()
+        self._publisher = node.create_publisher(message_class(spec.type), "state", qos.PUBLISHERS[spec.qos])
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closed.set()
+        self._thread.join()
+        self._node.destroy_publisher(self._publisher)
+
+    def _run(self) -> None:
+        while not self._closed.wait(0.02):
+            now = self._node.get_clock().now().nanoseconds * 1e-9
+            self._publisher.publish(state_message(self.values, self.names, now, "base_link"))
+
+
+@pytest.fixture(scope="module")
+def alone(start: Callable[..., Any], legged_artifact: Path) -> Iterator[Any]:
+    """The nodes of a robot, without the simulator: the test is the robot."""
+    run = start(artifact=legged_artifact, task="quadruped", without=["sim", "recorder"])
+    run.probe.listen("planner_status", "joint_command")
+    run.robot = Robot(run.probe.node)
+    run.supervisor.wait_for("active", timeout=60)
+    yield run
+    run.robot.close()
+
+
+def not_finite() -> np.ndarray:
+    values = STANDING.copy()
+    values[NAMES.index("pitch")] = np.nan
+    return values
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "said"),
+    [
+        (NAMES[1:], STANDING[1:], "missing: height"),
+        ([*NAMES, "battery"], np.append(STANDING, np.float32(1)), "unknown: battery"),
+        ([NAMES[1], NAMES[0], *NAMES[2:]], STANDING, "in this order, height, forward_velocity"),
+        (NAMES, STANDING[:-1], "49 names, 48 values"),
+        (NAMES, not_finite(), "not finite: pitch"),
+    ],
+    ids=["missing", "unknown", "order", "short", "nan"],
+)
+def test_a_state_that_the_model_does_not_know_holds_the_robot(
+    alone: Any, names: list[str], values: np.ndarray, said: str
+) -> None:
+    alone.robot.names, alone.robot.values = NAMES, STANDING
+    alone.probe.wait_for("planner_status", lambda s: s.state == PlannerStatus.RUNNING, timeout=10)
+    begin = time.monotonic()
+    alone.robot.names, alone.robot.values = names, values
+    held = alone.probe.wait_for("planner_status", lambda s: s.state == PlannerStatus.HOLD, timeout=2.0, begin=begin)
+    assert held.at - begin <= 0.6
+    alone.probe.wait_for("joint_command", lambda c: not any(c.position), timeout=0.5)
+    deadline = time.monotonic() + 2.0
+    while not any(node == "world_model" and said in line for node, line in alone.log):
+        assert time.monotonic() < deadline, f"world_model has not said {said!r}"
+        time.sleep(0.05)
