@@ -70,14 +70,15 @@ def test_run_trots_straight_ahead(world: Quadruped) -> None:
     assert 0.4 < steady["forward_velocity"].mean() < 1.1
     assert abs(steady["lateral_velocity"].mean()) < 0.1
     assert abs(steady["yaw_rate"].mean()) < 0.25
-    contact = {leg: steady[f"contact_{leg}"] for leg in LEGS}
-    assert (contact["fl"] == contact["rr"]).mean() > (contact["fl"] == contact["fr"]).mean() + 0.2  # diagonals
+    together = np.corrcoef([steady[f"contact_{leg}"] for leg in LEGS])  # fl, fr, rl, rr
+    assert min(together[0, 3], together[1, 2]) > 0.2  # diagonals
+    assert max(together[0, 2], together[1, 3], together[2, 3]) < 0  # sides, and rear legs
 
 
 def test_jump_leaves_the_ground_again_and_again(world: Quadruped) -> None:
     signals = record(world, gaits.JUMP, 1)
     assert not world.ended
-    airborne = sum(signals[f"contact_{leg}"] for leg in LEGS) == 0
+    airborne = np.sum([signals[f"contact_{leg}"] for leg in LEGS], axis=0) == 0
     takeoffs = int((airborne[1:] & ~airborne[:-1]).sum())
     assert takeoffs >= 2
     assert signals["height"][airborne].max() > 0.26 + 0.05
@@ -117,7 +118,7 @@ def test_an_episode_ends_shortly_after_a_fall(world: Quadruped) -> None:
     for control in controls:
         world.drive(control)
         ended.append(world.ended)
-    assert sum(ended) == gaits.AFTER_FALL
+    assert sum(ended) == 1 + gaits.AFTER_FALL  # the step it fell in, and those after
 
 
 def test_collect_records_states_with_names_and_units(tmp_path: Path) -> None:

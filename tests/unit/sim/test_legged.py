@@ -89,6 +89,7 @@ def test_signs_follow_rep_103(world: Quadruped) -> None:
     assert world.signals()["pitch"] > 0.1  # nose down
     drive(world, np.concatenate([np.zeros(3), crouched, np.zeros(3), crouched]), 40)  # right legs short
     assert world.signals()["roll"] > 0.1  # right side down
+    drive(world, STAND, 40)
     world.inject("push", vx=0.0, vy=0.6)
     drive(world, STAND, 1)
     assert world.signals()["lateral_velocity"] > 0.3  # to its left

@@ -11,6 +11,7 @@ from worldpilot.errors import UnknownName
 from worldpilot.sim import tasks
 
 OTHER = tasks.task("push_t")
+GOAL = OTHER.goal or pytest.fail("push_t has goals")
 
 
 @pytest.fixture
@@ -60,10 +61,10 @@ ZERO: dict[str, float] = dict.fromkeys(("pusher_x", "pusher_y", "block_x", "bloc
     ],
 )
 def test_when_a_goal_counts_as_reached(now: dict[str, float], goal: dict[str, float], reached: bool) -> None:
-    assert OTHER.goal.reached(ZERO | now, ZERO | goal) is reached
+    assert GOAL.reached(ZERO | now, ZERO | goal) is reached
 
 
 def test_the_object_must_be_moved_or_not() -> None:
-    assert not OTHER.goal.moved(ZERO, ZERO | {"pusher_x": 0.1})
-    assert OTHER.goal.moved(ZERO, ZERO | {"block_x": 0.03})
-    assert OTHER.goal.moved(ZERO, ZERO | {"block_yaw": 0.5})
+    assert not GOAL.moved(ZERO, ZERO | {"pusher_x": 0.1})
+    assert GOAL.moved(ZERO, ZERO | {"block_x": 0.03})
+    assert GOAL.moved(ZERO, ZERO | {"block_yaw": 0.5})
