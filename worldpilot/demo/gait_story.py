@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from worldpilot.demo.outcome import Outcome
+from worldpilot.demo.outcome import RUNS, Outcome
 from worldpilot.demo.story import Repair, Story, Timing
 from worldpilot.evaluation import asked
 from worldpilot.planners.rewards.registry import to_dict
@@ -18,7 +18,6 @@ REFUSED: dict[str, Any] = {
     "name": "a signal that the model does not have",
     "terms": [{"plugin": "expression", "params": {"expression": "-abs(battery - 1)"}}],
 }
-RUNS = 0.5  # [m/s], the mean forward velocity that counts as running
 WEAK = {"joint": ACTION.names.index("rl_thigh"), "fraction": 0.15}
 _SETTLE = 1.0  # [s] of a chapter that is not measured: the robot is on its way from one motion to the next
 

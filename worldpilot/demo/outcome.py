@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 REACHED = 0.9  # share of the goal T that must be covered
+RUNS = 0.5  # [m/s], the mean forward velocity that counts as running
 
 Pose = tuple[float, float, float]  # x [m], y [m], yaw [rad]
 
