@@ -18,7 +18,7 @@ from worldpilot.models.language.context import Context, Model
 from worldpilot.models.language.decoders import Serial, Silent, SpeculativeDecoder, Speculator
 from worldpilot.models.language.draft_worker import Beside, DraftSource
 from worldpilot.models.language.fan_out import Outcomes
-from worldpilot.models.language.loaders import DTYPES, load, load_model
+from worldpilot.models.language.loaders import DTYPES, load, load_model, tokenizer_fingerprint
 from worldpilot.models.language.speculation import Draft, DraftConfig
 from worldpilot.models.language.speed import Times, ar_rate, hit_rate, longest_hidden, sd_rate, ssd_rate
 
@@ -139,6 +139,12 @@ class Engine:
             raise InvalidInput(
                 f"engine: the draft {config.draft!r} has {draft.config.vocab_size} tokens and the target "
                 f"{config.target!r} {target.config.vocab_size}; they need one tokenizer"
+            )
+        theirs, ours = tokenizer_fingerprint(config.draft or ""), self.tokenizer.fingerprint
+        if theirs != ours:
+            raise InvalidInput(
+                f"engine: the draft {config.draft!r} is of the tokenizer {theirs[:12]}, the target "
+                f"{config.target!r} of {ours[:12]}; take a draft of the target's own tokenizer, or distil one (scripts/train_draft.sh)"
             )
         return draft
 

@@ -65,14 +65,13 @@ class JsonState:
         self._ended = False  # by an end token, which the matcher has not seen
 
     def mask(self) -> BoolArray:
-        allowed = np.zeros(self._vocab_size, np.bool_)  # a model may have more columns than its tokenizer tokens
         if self._ended or self._matcher.is_stopped():
+            allowed = np.zeros(self._vocab_size, np.bool_)
             allowed[list(self._end)] = True
             return allowed
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        known = np.unpackbits(bits, bitorder="little")[: self._vocab_size]
-        allowed[: len(known)] = known
-        return allowed
+        # Zeros fill up: a model may have more columns than its tokenizer tokens.
+        return np.unpackbits(bits, count=self._vocab_size, bitorder="little").view(np.bool_)
 
     def accepts(self, tokens: Sequence[int]) -> int:
         text, ends = self._split(tokens)

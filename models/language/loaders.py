@@ -64,6 +64,12 @@ def load_tokenizer(source: str | Path = "smollm2") -> Tokenizer:
     return _open(source).tokenizer()
 
 
+def tokenizer_fingerprint(source: str | Path) -> str:
+    """Which tokenizer a model reads and writes; of a distilled draft, the one that its manifest names."""
+    weights = _open(source)
+    return weights.manifest["tokenizer_sha256"] if isinstance(weights, _Draft) else weights.tokenizer().fingerprint
+
+
 def model_source(source: str | Path = "smollm2") -> Path:
     """Where a model lies: the path itself, or that of a name.
 

@@ -14,6 +14,7 @@ from worldpilot.errors import WorldpilotError
 from worldpilot.planners.rewards import registry
 from worldpilot.planners.rewards.base import RewardContext
 from worldpilot.reasoning.scene import ANGLES, LENGTHS, SPEEDS, Body, Scene, Signal
+from worldpilot.reasoning.schema import DIRECTIONS, LEVELS
 from worldpilot.types import RewardSpec, RewardTerm
 
 VAGUE_LENGTHS = {"a little": 0.03, "some": 0.06, "a lot": 0.12}  # [m]
@@ -26,6 +27,7 @@ MAINTAIN = 0.05  # weight of staying in a region [m²]
 OVERSPEED = 4.0  # weight of the squared excess over a speed limit [s²]
 _GO_ON = "go on with: "
 _STILL: Mapping[str, Any] = {"expression": "-speed"}
+_STAND: Mapping[str, Any] = {"expression": "-abs(forward_velocity)"}  # of a robot whose controls are no velocities
 CALM = 0.02  # weight of the speed where no term asks for motion [m s]
 
 
@@ -55,7 +57,8 @@ def expand(intent: Mapping[str, Any], scene: Scene) -> tuple[RewardSpec, str]:
     pace = intent.get("pace")
     terms = [*(_pose_term(scene.bodies[body], pose, scene) for body, pose in draft.poses.items()), *draft.terms]
     asks_motion = any(term.plugin in ("goal_pose", "goal_latent") for term in terms)
-    if not asks_motion and _STILL not in [term.params for term in terms] and "expression" in scene.plugins:
+    moves = asks_motion or scene.walks or _STILL in [term.params for term in terms]
+    if not moves and "expression" in scene.plugins:
         terms.append(RewardTerm("expression", CALM, _STILL))
     terms, manner = _paced(terms, pace, scene)
     name = _capital("; ".join(draft.phrases).removeprefix(_GO_ON))  # without the pace: "go on" does not keep it
@@ -83,7 +86,7 @@ def _add(goal: Any, draft: _Draft, scene: Scene) -> None:
     """One goal."""
     match goal:
         case "stop":
-            draft.terms.append(RewardTerm("expression", 1.0, _STILL))
+            draft.terms.append(RewardTerm("expression", 1.0, _STAND if scene.walks else _STILL))
             draft.phrases.append("stop and stay")
         case "goal image":
             draft.terms.append(RewardTerm("goal_latent"))
@@ -102,6 +105,12 @@ def _add(goal: Any, draft: _Draft, scene: Scene) -> None:
             draft.phrases.append(f"turn the {name} {math.degrees(angle):.0f}° {side}")
         case {"set": name, "to": to}:
             _set(scene.by_name[name], to, draft, scene)
+        case {"change": name, "by": by}:
+            signal = scene.by_name[name]
+            value = _now(signal) + _quantity(by, scene.units(signal))
+            _check_range(signal, value)
+            draft.terms.append(_reach(signal, value))
+            draft.phrases.append(f"change {name} by {by}, to {value:.3g} {signal.unit}")
         case {"keep": name, "in": "place"}:
             _aim(draft, scene, name, **{axis: _now(scene.by_name[f"{name}_{axis}"]) for axis in "xy"})
             draft.phrases.append(f"keep the {name} where it is")
@@ -172,7 +181,10 @@ def _set(signal: Signal, to: str, draft: _Draft, scene: Scene) -> None:
     """A signal to a value, or to the low or high end of its range."""
     body, _, axis = signal.name.rpartition("_")
     posed = body in scene.bodies and axis in ("x", "y", "yaw") and scene.bodies[body].planar
-    if to in ("low", "middle", "high"):
+    if to in DIRECTIONS or (to in LEVELS and signal.signed and signal.name in scene.others):
+        _direct(signal, to, draft)
+        return
+    if to in LEVELS:
         if signal.bounded:
             low, high = _range(signal)
             third = (high - low) / 3
@@ -191,6 +203,29 @@ def _set(signal: Signal, to: str, draft: _Draft, scene: Scene) -> None:
     else:
         draft.terms.append(_reach(signal, value))
     draft.phrases.append(f"bring {signal.name} to {to}")
+
+
+def _direct(signal: Signal, to: str, draft: _Draft) -> None:
+    """A signal whose sign is a direction: one way, or in size.
+
+    Positive and negative ask for more than a third of the range that way, high for more than two thirds of the
+    positive one, low for less than a third either way; of a range that mostly lies one way, low is that way's.
+    """
+    if signal.bounded:
+        low, high = _range(signal)
+        bounds = {
+            "positive": {"lower": high / 3},
+            "negative": {"upper": low / 3},
+            "high": {"lower": 2 * high / 3},
+            "middle": {"lower": high / 3, "upper": 2 * high / 3},
+            "low": {"lower": high / 12 if high > -1.5 * low else low / 3, "upper": high / 3},
+        }
+        _tolerate(signal.name, bounds[to], high / 3, draft)
+    else:
+        sign = "-" if to in ("negative", "low") else ""
+        size = f"abs({signal.name})" if to == "low" else signal.name
+        draft.terms.append(RewardTerm("expression", MAINTAIN, {"expression": f"{sign}{size}"}))
+    draft.phrases.append(f"keep {signal.name} {to}")
 
 
 def _keep(name: str, region: str, draft: _Draft, scene: Scene) -> None:
@@ -219,7 +254,7 @@ def _carry_on(draft: _Draft, scene: Scene) -> None:
 
 def is_stop(reward: RewardSpec) -> bool:
     """Whether a reward only asks the robot to stand still."""
-    return all(term.plugin == "expression" and term.params == _STILL for term in reward.terms)
+    return all(term.plugin == "expression" and term.params in (_STILL, _STAND) for term in reward.terms)
 
 
 # --- terms -------------------------------------------------------------------------------------------------------

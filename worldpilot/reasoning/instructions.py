@@ -66,7 +66,9 @@ def held(template: str) -> bool:
 
 def draw_scene(rng: Rng) -> Scene:
     """A scene of the zoo, or one that nobody has built: other names, more bodies, other signals."""
-    task = str(rng.choice(["push_t", "push_cube", "other"], p=[0.35, 0.35, 0.3]))
+    task = str(rng.choice(["push_t", "push_cube", "other", "legs"], p=[0.32, 0.33, 0.22, 0.13]))
+    if task == "legs":
+        return _legs(rng)
     view = LAYOUTS[task].view if task in LAYOUTS else (PICTURE_VIEW if rng.random() < 0.5 else ROBOT_VIEW)
     if task == "push_t":
         bodies = {"block": "x y yaw", "pusher": "x y"}
@@ -91,9 +93,19 @@ def draw_scene(rng: Rng) -> Scene:
         plugins=_PLUGINS,
         view=view,
         max_speed=0.35,
-        has_goal=bool(rng.random() < 0.3),
+        has_goal=bool(rng.random() < 0.4),
         reward=RewardSpec((), "something"),
     )
+
+
+def _legs(rng: Rng) -> Scene:
+    """A robot that walks, runs or hops, and nothing else."""
+    names = words.LEGS[rng.choice(len(words.LEGS), p=[0.6, 0.25, 0.15])]
+    units = {"height": "m", "roll": "rad", "pitch": "rad", "yaw_rate": "rad/s", "pitch_rate": "rad/s"}
+    signals = (
+        Signal(name, "m/s" if name.endswith("_velocity") else units.get(name, "1"), 0.0, -1, 1) for name in names
+    )
+    return Scene("legs", tuple(signals), _PLUGINS, reward=RewardSpec((), "something"))
 
 
 # --- an instruction ----------------------------------------------------------------------------------------------
@@ -104,8 +116,10 @@ def _pair(rng: Rng, scene: Scene) -> Pair | None:
     kind = str(rng.choice(list(_SHARES), p=np.array(list(_SHARES.values())) / sum(_SHARES.values())))
     if kind in ("refuse", "answer"):
         return _closed(rng, scene, kind)
+    if scene.walks and kind not in ("pace", "stop", "current", "signal"):
+        return _on_legs(rng, scene)
     if kind == "pace":
-        pace = str(rng.choice(list(words.PACE_ALONE)))
+        pace = "gentle" if scene.walks else str(rng.choice(list(words.PACE_ALONE)))
         text, template = _choose(rng, words.PACE_ALONE[pace], f"pace {pace}")
         return Pair(text, scene, {"goals": ["current"], "pace": pace}, template)
     if kind == "both":
@@ -113,7 +127,7 @@ def _pair(rng: Rng, scene: Scene) -> Pair | None:
     said = _goal(rng, scene, kind)
     if said is None:
         return None
-    if kind in _MOTIONS and rng.random() < 0.35:
+    if kind in (*_MOTIONS, "goal image") and rng.random() < 0.35:
         return _in_a_manner(rng, scene, said)
     return Pair(said.text, scene, {"goals": list(said.goals)}, said.template)
 
@@ -125,10 +139,61 @@ def _closed(rng: Rng, scene: Scene, kind: str) -> Pair | None:
     if kind == "refuse" and label in ("object", "ability", "sensor") and rng.random() < 0.5:
         said = {"object": _absent, "ability": _impossible, "sensor": _unsensed}[label](rng, scene)
         return said and Pair(said.text, scene, {kind: label}, said.template)
+    if scene.walks and label in ("ability", "object"):
+        text, template = _choose(rng, words.CANNOT, "cannot", x=_stranger(rng, scene))
+        return Pair(
+            text,
+            scene,
+            {kind: "ability" if "{x}" not in words.CANNOT[int(template.split()[1])] else "object"},
+            template,
+        )
     text, template = _choose(rng, table[label], f"{kind} {label}", c=_condition(rng), **_names(rng, scene))
     if text == "gibberish":
         text = " ".join("".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), rng.integers(2, 9))) for _ in range(3))
     return Pair(text, scene, {kind: label}, template)
+
+
+def _on_legs(rng: Rng, scene: Scene) -> Pair:
+    """One to three things that a robot on legs shall do at a time, each about another signal."""
+    offered = [key for key in words.GAITS if key[0] in scene.by_name]
+    wanted = int(rng.choice([1, 2, 3], p=[0.62, 0.3, 0.08]))
+    said: dict[str, Said] = {}
+    while len(said) < wanted:
+        signal, level = offered[rng.integers(len(offered))]
+        if signal not in said:
+            said[signal] = _gait(rng, scene, signal, level)
+    text, template = _joined(rng, list(said.values()))
+    intent: dict[str, Any] = {"goals": [goal for one in said.values() for goal in one.goals]}
+    if rng.random() < 0.12:
+        manner, how = _choose(rng, words.MANNER, "manner", m=_pick(rng, words.MANNERS["gentle"]), g=text)
+        return Pair(manner, scene, intent | {"pace": "gentle"}, f"{template} + {how}")
+    return Pair(text, scene, intent, template)
+
+
+def _gait(rng: Rng, scene: Scene, signal: str, level: str) -> Said:
+    """A signal of a robot on legs at a level, at a value, or changed by one."""
+    if signal in words.MORE_OR_LESS and rng.random() < 0.15:
+        sign = str(rng.choice(["", "-"]))
+        written, plain = _value(rng, scene.by_name[signal].unit, signed=False)
+        text = _pick(rng, words.MORE_OR_LESS[signal][sign]).replace("{v}", written)
+        return Said(text, f"change {signal} {sign}", ({"change": signal, "by": f"{sign}{plain}"},))
+    slots: dict[str, str] = {}
+    to = level
+    if level.endswith("value"):
+        slots["v"], plain = _value(rng, scene.by_name[signal].unit, signed=False)
+        to = level.removesuffix("value") + plain
+    text, template = _choose(rng, words.GAITS[signal, level], f"{signal} {level}", **slots)
+    return Said(text, template, ({"set": signal, "to": to},))
+
+
+def _joined(rng: Rng, said: Sequence[Said]) -> tuple[str, str]:
+    """One to three parts as one text, and its template."""
+    slots = {name: one.text for name, one in zip("abc", said, strict=False)}
+    if len(said) == 1:
+        return said[0].text, said[0].template
+    forms, kind = (words.AND, "and") if len(said) == 2 else (words.AND_THREE, "and three")
+    text, template = _choose(rng, forms, kind, **slots)
+    return text, " + ".join([*(one.template for one in said), template])
 
 
 def _in_a_manner(rng: Rng, scene: Scene, said: Said) -> Pair:
@@ -160,14 +225,19 @@ def _both(rng: Rng, scene: Scene) -> Pair | None:
         second = _goal(rng, scene, str(rng.choice(_CONDITIONS)))
     if second is None or _clash(scene, first, second):
         return None
-    goals = [*first.goals, *(goal for goal in second.goals if goal != "current")]
-    text, template = _choose(rng, words.AND, "and", a=first.text, b=second.text)
+    parts = [first, second]
+    if rng.random() < 0.2:
+        third = _goal(rng, scene, str(rng.choice(_CONDITIONS)))
+        if third is not None and not any(_clash(scene, part, third) for part in parts):
+            parts.append(third)
+    goals = [*first.goals, *(goal for part in parts[1:] for goal in part.goals if goal != "current")]
+    text, template = _joined(rng, parts)
     intent: dict[str, Any] = {"goals": goals}
     if rng.random() < 0.2:
         pace = str(rng.choice(list(words.MANNERS)))
         text += f" {_pick(rng, words.MANNERS[pace])}"
         intent["pace"] = pace
-    return Pair(text, scene, intent, f"{first.template} + {second.template} + {template}")
+    return Pair(text, scene, intent, template)
 
 
 def _clash(scene: Scene, first: Said, second: Said) -> bool:
@@ -472,6 +542,9 @@ def _measure(rng: Rng, values: Sequence[float], unit: str, signed: bool = False)
 
 
 def _length(rng: Rng) -> tuple[str, str]:
+    if rng.random() < 0.08:
+        said = str(rng.choice(list(words.FRACTIONS)))
+        return said, words.FRACTIONS[said]
     unit = str(rng.choice(["cm", "mm", "m", "inch"], p=[0.6, 0.17, 0.18, 0.05]))
     return _measure(rng, words.LENGTHS[unit], unit)
 
@@ -489,15 +562,19 @@ def _speed(rng: Rng) -> tuple[str, str]:
     return _measure(rng, words.SPEEDS[unit], unit)
 
 
-def _value(rng: Rng, unit: str) -> tuple[str, str]:
+def _value(rng: Rng, unit: str, signed: bool = True) -> tuple[str, str]:
     """A value of a signal in its unit."""
     match unit:
         case "m":
             return _length(rng)
         case "rad":
-            return _angle(rng, signed=True)
+            return _angle(rng, signed)
         case "m/s":
-            return _speed(rng)
+            unit = str(rng.choice(["m/s", "cm/s"], p=[0.8, 0.2]))
+            return _measure(rng, words.STRIDES[unit], unit)
+        case "rad/s":
+            unit = str(rng.choice(["rad/s", "deg/s"]))
+            return _measure(rng, words.TURN_RATES[unit], unit)
     written, plain = _number(rng, (0, 0.2, 0.5, 0.8, 1, 2, 3))
     return written, plain
 
@@ -519,18 +596,26 @@ def _coordinates(rng: Rng) -> tuple[str, str]:
 
 def _dress(rng: Rng, text: str) -> str:
     """Politeness, capitals, punctuation and the odd slip of the finger."""
-    if rng.random() < 0.3 and text[-1] not in "?.!":
-        text = _pick(rng, words.AROUND).replace("{g}", text)
-    if len(text) > 12 and rng.random() < 0.04:
-        i = int(rng.integers(3, len(text) - 3))
-        if text[i : i + 2].isalpha():
-            text = text[:i] + text[i + 1] + text[i] + text[i + 2 :]
+    if rng.random() < 0.35 and text[-1] not in "?.!":
+        text = _pick(rng, str(rng.choice(words.AROUND))).replace("{g}", text)
+    if rng.random() < 0.08:
+        text = _slip(rng, text)
     draw = rng.random()
     if draw < 0.35:
         text = text[:1].upper() + text[1:]
     elif draw < 0.39:
         text = text.upper()
     return text + str(rng.choice(["", ".", "!"], p=[0.6, 0.32, 0.08])) if text[-1] not in "?.!" else text
+
+
+def _slip(rng: Rng, text: str) -> str:
+    """A text with a typing error in one of its longer words: letters swapped, left out or doubled."""
+    places = [i for i in range(1, len(text) - 2) if text[i - 1 : i + 3].isalpha()]
+    if not places:
+        return text
+    i = places[rng.integers(len(places))]
+    slips = (text[i + 1] + text[i], text[i], text[i] + text[i] + text[i + 1])
+    return text[:i] + slips[rng.integers(len(slips))] + text[i + 2 :]
 
 
 _BODILESS = ("signal", "limit", "stop", "current", "goal image")
@@ -553,9 +638,9 @@ _SHARES = {
     "limit": 3,
     "stop": 4,
     "current": 2,
-    "goal image": 4,
+    "goal image": 8,
     "pace": 5,
-    "both": 11,
+    "both": 17,
     "refuse": 27,
     "answer": 9,
 }

@@ -13,6 +13,7 @@ ROBOT_PARTS = frozenset({"pusher", "gripper", "tip", "hand", "tool", "finger", "
 LENGTHS = {"mm": 0.001, "cm": 0.01, "m": 1.0, "inch": 0.0254}  # in metres
 ANGLES = {"deg": float(np.pi / 180), "rad": 1.0}  # in radians
 SPEEDS = {"mm/s": 0.001, "cm/s": 0.01, "m/s": 1.0}  # in metres per second
+TURN_RATES = {"deg/s": float(np.pi / 180), "rad/s": 1.0}  # in radians per second
 _POSE = re.compile(r"(?P<body>[A-Za-z]\w*?)_(?P<axis>x|y|z|yaw)")
 
 
@@ -49,6 +50,12 @@ class Layout:
     ranges: Mapping[str, tuple[float, float]]  # signal -> lowest and highest [its unit]
 
 
+_LEGS = {
+    "lateral_velocity": (-0.5, 0.5),
+    "yaw_rate": (-1.2, 1.2),
+    "roll": (-0.4, 0.4),
+    "pitch": (-0.4, 0.4),
+}
 LAYOUTS: Mapping[str, Layout] = {
     "push_t": Layout(
         PICTURE_VIEW,
@@ -64,6 +71,9 @@ LAYOUTS: Mapping[str, Layout] = {
             "gripper_z": (0.015, 0.14),
         },
     ),
+    "quadruped": Layout(ROBOT_VIEW, {"height": (0.18, 0.34), "forward_velocity": (-0.6, 1.2), **_LEGS}),
+    "walker": Layout(ROBOT_VIEW, {"forward_velocity": (-0.6, 1.2), **_LEGS}),
+    "hopper": Layout(ROBOT_VIEW, {"forward_velocity": (-0.6, 1.2), **_LEGS}),
 }
 
 
@@ -80,6 +90,11 @@ class Signal:
     @property
     def bounded(self) -> bool:
         return self.low is not None and self.high is not None
+
+    @property
+    def signed(self) -> bool:
+        """Whether its sign is a direction: forward or backward, to the left or to the right."""
+        return self.unit in ("m/s", "rad/s", "rad")
 
 
 @dataclass(frozen=True)
@@ -179,9 +194,14 @@ class Scene:
         """The part of the robot that pushes, if one is known."""
         return next((body for body in self.bodies.values() if body.robot and body.planar), None)
 
+    @property
+    def walks(self) -> bool:
+        """Whether it is a robot that moves as a whole, with nothing beside it."""
+        return "forward_velocity" in self.by_name and self.max_speed is None and not self.bodies
+
     def units(self, signal: Signal) -> Mapping[str, float]:
         """Units an instruction may use for a signal, and their worth in the signal's own."""
-        for family in (LENGTHS, ANGLES, SPEEDS):
+        for family in (LENGTHS, ANGLES, SPEEDS, TURN_RATES):
             if signal.unit in family:
                 return {name: worth / family[signal.unit] for name, worth in family.items()}
         return {signal.unit: 1.0}

@@ -3,6 +3,8 @@
     {"goals":[{"place":"block","at":"left edge"}],"pace":"gentle"}
     {"goals":[{"turn":"block","way":"left","by":"90 deg"}]}
     {"goals":["current",{"set":"gripper_z","to":"low"}],"pace":"fast"}
+    {"goals":[{"set":"yaw_rate","to":"positive"}]}       turn left, to a robot on legs
+    {"goals":[{"change":"height","by":"-3 cm"}]}
     {"answer":"stop"}                 why did you stop?
     {"refuse":"object"}               bring me the cup
 
@@ -21,6 +23,7 @@ EDGES = ("left edge", "right edge", "far edge", "near edge")
 PLACES = (*EDGES, "far left corner", "far right corner", "near left corner", "near right corner", "centre")
 REGIONS = ("left half", "right half", "far half", "near half", "middle")
 LEVELS = ("low", "middle", "high")
+DIRECTIONS = ("negative", "positive")  # of a signal whose sign is one
 VAGUE = ("a little", "some", "a lot")
 PACES = ("gentle", "slow", "fast")
 
@@ -91,6 +94,10 @@ def goal_schemas(scene: Scene) -> list[dict[str, Any]]:
             if signal.name in settable(scene):
                 levels = [_one_of(LEVELS)] if signal.bounded else [_one_of(("low", "high"))]
                 value = _pattern(f"-?{_NUMBER}", scene.units(signal))
+                if signal.name in scene.others:
+                    if signal.signed:
+                        levels.append(_one_of(DIRECTIONS))
+                    goals.append(_object(change=_one_of([signal.name]), by=value))
                 goals.append(_object(set=_one_of([signal.name]), to=_any(*levels, value)))
         if scene.max_speed is not None:
             goals.append(_object(limit=_one_of(["speed"]), to=_pattern(_NUMBER, SPEEDS)))

@@ -8,6 +8,7 @@ import pytest
 
 from worldpilot.planners.rewards import registry
 from worldpilot.reasoning.expand import Inexpressible, expand, is_stop
+from worldpilot.reasoning.scene import LAYOUTS, Scene, Signal
 from worldpilot.reasoning.schema import intent_schema
 from worldpilot.types import RewardSpec
 
@@ -146,3 +147,60 @@ def test_going_on_again_and_again_keeps_its_name(scene):
         spec, sentence = expand({"goals": ["current"], "pace": "slow"}, scene)
         scene = replace(scene, reward=spec)
     assert sentence == "Go on with: Centre it; slowly, at 8 cm/s at most."
+
+
+@pytest.fixture
+def quadruped() -> Scene:
+    """A robot on legs, running at half a metre a second."""
+    ranges = LAYOUTS["quadruped"].ranges
+    units = {"height": "m", "forward_velocity": "m/s", "yaw_rate": "rad/s", "roll": "rad", "pitch": "rad"}
+    values = {"height": 0.27, "forward_velocity": 0.5}
+    signals = [Signal(name, unit, values.get(name, 0.0), *ranges[name]) for name, unit in units.items()]
+    return Scene("quadruped", (*signals, Signal("contact_fl", "1")), registry.available(), reward=RewardSpec(()))
+
+
+@pytest.mark.parametrize(
+    ("goal", "inside", "outside"),
+    [
+        ({"set": "forward_velocity", "to": "low"}, 0.25, 0.6),
+        ({"set": "forward_velocity", "to": "low"}, 0.25, -0.1),  # slow, not backwards
+        ({"set": "forward_velocity", "to": "high"}, 0.9, 0.7),
+        ({"set": "forward_velocity", "to": "negative"}, -0.3, 0.0),
+        ({"set": "yaw_rate", "to": "positive"}, 0.5, 0.0),
+        ({"set": "yaw_rate", "to": "negative"}, -0.5, 0.5),
+        ({"set": "yaw_rate", "to": "low"}, -0.1, -0.5),
+        ({"set": "pitch", "to": "negative"}, -0.2, 0.2),  # nose up
+        ({"set": "height", "to": "low"}, 0.2, 0.27),
+        ({"set": "height", "to": "high"}, 0.31, 0.27),
+    ],
+)
+def test_levels_of_a_robot_on_legs(quadruped, goal, inside, outside):
+    (term,) = terms({"goals": [goal]}, quadruped)  # nothing asks it to stand still besides
+    assert term["plugin"] == "tolerance"
+    assert term["params"]["signal"] == goal["set"]
+    low, high = (term["params"].get(bound, default) for bound, default in (("lower", -9), ("upper", 9)))
+    assert low <= inside <= high
+    assert not low <= outside <= high
+
+
+@pytest.mark.parametrize(
+    ("goal", "expression"),
+    [
+        ({"set": "yaw_rate", "to": "-30 deg/s"}, "-(yaw_rate - -0.523599)**2"),
+        ({"change": "forward_velocity", "by": "-20 cm/s"}, "-(forward_velocity - 0.3)**2"),
+        ({"change": "height", "by": "3 cm"}, "-(height - 0.3)**2"),
+        ("stop", "-abs(forward_velocity)"),
+    ],
+)
+def test_values_of_a_robot_on_legs(quadruped, goal, expression):
+    (term,) = terms({"goals": [goal]}, quadruped)
+    assert term["params"]["expression"] == expression
+
+
+def test_standing_is_a_stop(quadruped):
+    assert is_stop(expand({"goals": ["stop"]}, quadruped)[0])
+
+
+def test_a_change_that_leads_out_of_reach_is_refused(quadruped):
+    with pytest.raises(Inexpressible, match=r"it can be between 0\.18 and 0\.34 m"):
+        expand({"goals": [{"change": "height", "by": "-20 cm"}]}, quadruped)

@@ -38,7 +38,14 @@ def test_left_is_the_viewers():
 
 
 @pytest.mark.parametrize(
-    ("unit", "said", "worth"), [("m", "cm", 0.01), ("rad", "deg", 0.0174533), ("m/s", "mm/s", 0.001), ("1", "1", 1.0)]
+    ("unit", "said", "worth"),
+    [
+        ("m", "cm", 0.01),
+        ("rad", "deg", 0.0174533),
+        ("m/s", "mm/s", 0.001),
+        ("rad/s", "deg/s", 0.0174533),
+        ("1", "1", 1.0),
+    ],
 )
 def test_units_are_worth_what_they_are(unit, said, worth):
     signal = Signal("a", unit)

@@ -1,6 +1,8 @@
 """The engine: what it refuses, what it chooses, and that it does what it says."""
 
+import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +16,7 @@ from worldpilot.models.language.base import Request
 from worldpilot.models.language.bench import bench, check_equality, describe
 from worldpilot.models.language.engine import Choice, Engine, EngineConfig, choose
 from worldpilot.models.language.fan_out import Outcomes
-from worldpilot.models.language.loaders import load_model
+from worldpilot.models.language.loaders import load_model, load_tokenizer, tokenizer_fingerprint
 from worldpilot.models.language.speed import Times
 
 source = Engine._source
@@ -52,6 +54,25 @@ def test_models_of_two_tokenizers_are_refused(tiny_language: ModuleType, config:
     other, _ = tiny_language.llama_pair(tmp_path, vocab_size=300)
     with pytest.raises(InvalidInput, match=r"300 tokens .* 257; they need one tokenizer"):
         Engine(replace(config, draft=str(other), method="sd"))
+
+
+def test_as_many_tokens_of_another_tokenizer_are_refused(config: EngineConfig, tmp_path: Path) -> None:
+    """Two tokens have changed places: the models would run, and never agree."""
+    other = tmp_path / "draft"
+    shutil.copytree(config.draft or "", other)
+    file = other / "tokenizer.json"
+    described = json.loads(file.read_text())
+    vocabulary = described["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    file.write_text(json.dumps(described))
+    with pytest.raises(InvalidInput, match="take a draft of the target's own tokenizer"):
+        Engine(replace(config, draft=str(other), method="sd"))
+
+
+def test_a_draft_is_of_the_tokenizer_that_its_manifest_names(config: EngineConfig) -> None:
+    with pytest.raises(InvalidInput, match=r"49152 tokens .* 257; they need one tokenizer"):
+        Engine(replace(config, draft="draft", method="sd"))
+    assert tokenizer_fingerprint("draft") == load_tokenizer("reasoning").fingerprint
 
 
 def test_ar_and_sd_say_the_same(config: EngineConfig) -> None:
