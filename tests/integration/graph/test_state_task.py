@@ -34,14 +34,15 @@ def test_what_carries_a_control_follows_from_its_units() -> None:
 def test_joint_positions_go_by_name() -> None:
     commands, control = JointCommands(ACTION), np.linspace(-0.4, 0.4, 12, dtype=np.float32)
     message = commands.message(control, 1.5, "base_link")
+    names, positions = list(message.name), list(message.position)
     np.testing.assert_array_equal(commands.control(message), control)
-    turned = JointState(name=message.name[::-1], position=message.position[::-1])
+    turned = JointState(name=names[::-1], position=positions[::-1])
     np.testing.assert_array_equal(commands.control(turned), control)
     for wrong in (
-        JointState(name=message.name[:-1], position=message.position[:-1]),
-        JointState(name=message.name, position=message.position[:-1]),
-        JointState(name=["other", *message.name[1:]], position=message.position),
-        JointState(name=message.name, position=[float("nan"), *message.position[1:]]),
+        JointState(name=names[:-1], position=positions[:-1]),
+        JointState(name=names, position=positions[:-1]),
+        JointState(name=["other", *names[1:]], position=positions),
+        JointState(name=names, position=[float("nan"), *positions[1:]]),
     ):
         with pytest.raises(InvalidInput, match=r"fl_hip|finite"):
             commands.control(wrong)

@@ -1,7 +1,7 @@
 """How a control travels: by which topic, as which standard message. It follows from the action specification."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from geometry_msgs.msg import TwistStamped
@@ -19,11 +19,11 @@ class Commands(Protocol):
 
     topic: str
 
-    def message(self, control: FloatArray, stamp: float, frame: str) -> object:
+    def message(self, control: FloatArray, stamp: float, frame: str) -> Any:
         """A control as a message, sent at `stamp` [s]."""
         ...
 
-    def control(self, message: object) -> FloatArray:
+    def control(self, message: Any) -> FloatArray:
         """A message as a control, finite; InvalidInput if it is none."""
         ...
 

@@ -1,6 +1,7 @@
 """The simulated robot: sensors and motor driver of a task's world, at real time."""
 
 import math
+from typing import Any
 
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
@@ -26,7 +27,7 @@ class SimNode(PilotNode):
 
     def configure(self) -> None:
         task = tasks.task(self.params.task)
-        self._world = task.world(randomise=self.params.randomise)
+        self._world: Any = task.world(randomise=self.params.randomise)
         self.at_cleanup(self._world.close)
         self._spec, self._state = task.action, list(task.state)
         self._seed, self._faults = self.params.seed, []
