@@ -143,8 +143,8 @@ class Engine:
         theirs, ours = tokenizer_fingerprint(config.draft or ""), self.tokenizer.fingerprint
         if theirs != ours:
             raise InvalidInput(
-                f"engine: the draft {config.draft!r} is of the tokenizer {theirs[:12]}, the target "
-                f"{config.target!r} of {ours[:12]}; take a draft of the target's own tokenizer, or distil one (scripts/train_draft.sh)"
+                f"engine: the draft {config.draft!r} is of the tokenizer {theirs[:12]}, the target {config.target!r} "
+                f"of {ours[:12]}; take a draft of the target's own tokenizer, or distil one (scripts/train_draft.sh)"
             )
         return draft
 
