@@ -156,7 +156,9 @@ def quadruped() -> Scene:
     units = {"height": "m", "forward_velocity": "m/s", "yaw_rate": "rad/s", "roll": "rad", "pitch": "rad"}
     values = {"height": 0.27, "forward_velocity": 0.5}
     signals = [Signal(name, unit, values.get(name, 0.0), *ranges[name]) for name, unit in units.items()]
-    return Scene("quadruped", (*signals, Signal("contact_fl", "1")), registry.available(), reward=RewardSpec(()))
+    return Scene(
+        "quadruped", (*signals, Signal("contact_fl", "1")), frozenset(registry.available()), reward=RewardSpec(())
+    )
 
 
 @pytest.mark.parametrize(
