@@ -1,9 +1,9 @@
 """Where the planar robots' behaviour data comes from: the walker walks and the hopper hops, each at one speed.
 
-Both are state machines whose poses are balanced by feedback. The walker's is SIMBICON (Yin, Loken & van de Panne, 2007):
-the stance hip holds the torso upright, the swing foot is placed by where the body is and how fast it goes. The hopper's
-is Raibert's (Legged Robots That Balance, 1986): the foot is placed in flight, the hip holds the torso in stance, the leg
-is stretched by a fixed thrust. Their constants were found by `scripts/tune_planar.py`.
+Both are state machines whose poses are balanced by feedback. The walker's is SIMBICON (Yin, Loken and van de Panne,
+2007): the stance hip holds the torso upright, the swing foot is placed by where the body is and how fast it goes. The
+hopper's is Raibert's (Legged Robots That Balance, 1986): the foot is placed in flight, the hip holds the torso in
+stance, the leg is stretched by a fixed thrust. Their constants were found by cross-entropy search.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -142,25 +142,67 @@ class _Hopping:
 
 
 def leg(thigh: float, knee: float, toes: float, pitch: float) -> Array:
-    """Joint angles (3,) of a leg whose thigh and foot have given angles in the world [rad], under a torso at `pitch`."""
+    """Joint angles (3,) of a leg whose thigh and foot have these angles in the world [rad], under a torso at `pitch`."""
     return np.array([thigh + pitch, knee, toes - thigh + knee])
 
 
-def controls(
-    gait: Gait, world: LeggedWorld, rng: np.random.Generator, noise: float, noise_time: float = 0.15
-) -> Iterator[Array]:
-    """The gait's controls with noise of a time constant [s], each joint's an Ornstein-Uhlenbeck process."""
-    controller, action = gait.start(), world.action
-    low, high = np.asarray(action.low), np.asarray(action.high)
-    step = np.asarray(action.max_rate) * CONTROL_DT
-    keep = np.exp(-CONTROL_DT / noise_time)
-    control, offset = np.zeros(action.control_dim), rng.normal(0, noise, action.control_dim)
-    while True:
-        now = dict(zip(world.state_names, world.observe().data.tolist(), strict=True))
-        target = np.clip(controller.control(now) + offset, low, high)
-        control = control + np.clip(target - control, -step, step)
-        yield control
-        offset = keep * offset + rng.normal(0, noise * np.sqrt(1 - keep**2), action.control_dim)
+def behave(
+    gait: Gait, noise: tuple[float, float], noise_time: float = 0.15
+) -> Callable[[LeggedWorld, np.random.Generator], Iterator[Array]]:
+    """The gait with exploration noise, changing no faster than a control may, until shortly after a fall.
+
+    Args:
+        gait: what is explored around.
+        noise: least and largest standard deviation of an episode's noise, an Ornstein-Uhlenbeck process a joint [rad].
+        noise_time: its time constant [s].
+    """
+
+    def controls(world: LeggedWorld, rng: np.random.Generator) -> Iterator[Array]:
+        controller, action = gait.start(), world.action
+        low, high = np.asarray(action.low), np.asarray(action.high)
+        step = np.asarray(action.max_rate) * CONTROL_DT
+        keep, strength = np.exp(-CONTROL_DT / noise_time), rng.uniform(*noise)
+        control, offset, fallen = np.zeros(action.control_dim), rng.normal(0, strength, action.control_dim), 0
+        while fallen < AFTER_FALL:
+            fallen += world.ended
+            now = dict(zip(world.state_names, world.observe().data.tolist(), strict=True))
+            target = np.clip(controller.control(now) + offset, low, high)
+            control = control + np.clip(target - control, -step, step)
+            yield control
+            offset = keep * offset + rng.normal(0, strength * np.sqrt(1 - keep**2), action.control_dim)
+
+    return controls
 
 
 _FEET = ("contact_left", "contact_right")
+
+WALK = Walk(
+    torso=Torso(lean=0.0386, gain=144.403, damping=41.3951),
+    lifting=0.197,
+    lift_thigh=0.5128,
+    lift_knee=0.7186,
+    land_thigh=0.2845,
+    land_knee=0.4556,
+    toes=0.1946,
+    knee=0.4589,
+    ankle=0.3384,
+    push=0.0072,
+    place=-0.0779,
+    brake=0.2293,
+    speed=0.9,
+)
+HOP = Hop(
+    torso=Torso(lean=0.0194, gain=272.4169, damping=8.6417),
+    yielding=0.1218,
+    yield_knee=0.7557,
+    yield_ankle=0.3066,
+    thrusting=0.0988,
+    thrust_knee=0.7379,
+    thrust_ankle=0.0667,
+    flight_knee=0.9085,
+    toes=0.0404,
+    ahead=-0.0245,
+    travel=0.0412,
+    brake=0.1372,
+    speed=0.7,
+)

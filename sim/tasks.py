@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from worldpilot.contracts import Environment
 from worldpilot.errors import UnknownName
-from worldpilot.sim import cube_experts, experts, gaits, geometry, push_cube, push_t, quadruped
+from worldpilot.sim import cube_experts, experts, gaits, geometry, planar, planar_gaits, push_cube, push_t, quadruped
 from worldpilot.types import ActionSpec, Symmetry
 
 GROUP = "worldpilot.tasks"
@@ -169,5 +169,19 @@ TASKS = {
         },
         state=quadruped.ROBOT.state,
         signals=quadruped.ROBOT.signals,
+    ),
+    "walker": Task(
+        action=planar.WALKER.action,
+        world=planar.Walker,
+        behaviours={"walk": Behaviour(lambda: planar_gaits.behave(planar_gaits.WALK, (0.02, 0.06)), 250)},
+        state=planar.WALKER.state,
+        signals=planar.WALKER.signals,
+    ),
+    "hopper": Task(
+        action=planar.HOPPER.action,
+        world=planar.Hopper,
+        behaviours={"hop": Behaviour(lambda: planar_gaits.behave(planar_gaits.HOP, (0.01, 0.04)), 250)},
+        state=planar.HOPPER.state,
+        signals=planar.HOPPER.signals,
     ),
 }
