@@ -142,7 +142,7 @@ class _Hopping:
 
 
 def leg(thigh: float, knee: float, toes: float, pitch: float) -> Array:
-    """Joint angles (3,) of a leg whose thigh and foot have these angles in the world [rad], under a torso at `pitch`."""
+    """Angles (3,) of the joints of a leg whose thigh and foot have these in the world [rad], the torso at `pitch`."""
     return np.array([thigh + pitch, knee, toes - thigh + knee])
 
 
