@@ -19,9 +19,10 @@ called again, it goes on with what is missing.
 
 import argparse
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,19 @@ from worldpilot.calibration.thresholds import fit, normalise
 from worldpilot.cli.calibrate import prediction_errors, raises_alarm
 from worldpilot.evaluation.asked import load, mean
 from worldpilot.evaluation.controllers import Behaviour, Controller, Planner, Planning, Setting
-from worldpilot.models.artifact import Artifact, zoo_path
+from worldpilot.models.action_prior.train import for_latents, train_prior
+from worldpilot.models.artifact import Artifact, write_manifest, zoo_path
 from worldpilot.models.data.episodes import Episode, EpisodeStore, EpisodeWriter
 from worldpilot.models.dynamics.adapt import AdaptConfig, adapt
+from worldpilot.models.dynamics.export import export
+from worldpilot.models.dynamics.train import DynamicsTrainConfig, train_dynamics
 from worldpilot.sim.legged import LeggedWorld
 from worldpilot.sim.tasks import task
 from worldpilot.types import AlertLevel, FloatArray
 
 COUNTS = (5, 10, 25, 50, 100)
-ARMS = ("dynamics", "both", "prior", "all")
+FURTHER, TRAINED = 1000, 2000  # optimiser steps of a prior that is fine-tuned; of what is trained anew
+SIZES = {"hidden": 256}  # of the prior, as scripts/train_walker.sh has them
 STEPS = 250  # control steps of an episode
 BREAKS_AT = 100  # control step at which the joint breaks in the monitor's episodes
 DATA_SEED, MONITOR_SEED = 5_000_000, 6_000_000  # of worlds; evaluations count from 0
@@ -134,15 +139,55 @@ class Lab:
         """The artifact of an arm, trained if it is not there yet."""
         out = self.work / f"{name}-{count}"
         if not (out / "manifest.json").is_file():
-            ARMS_MADE[name](self, self.broken(count), out)
+            MADE[name](self, self.broken(count), out)
         return Artifact.load(out)
 
 
-def fine_tuned_dynamics(lab: Lab, store: EpisodeStore, out: Path) -> None:
+def _dynamics(lab: Lab, store: EpisodeStore, out: Path) -> None:
     adapt(lab.shipped.path, store, out, AdaptConfig())
 
 
-ARMS_MADE: Mapping[str, Callable[[Lab, EpisodeStore, Path], None]] = {"dynamics": fine_tuned_dynamics}
+def _prior(lab: Lab, store: EpisodeStore, out: Path) -> None:
+    _with_prior(lab, store, out, lab.shipped.path)
+
+
+def _both(lab: Lab, store: EpisodeStore, out: Path) -> None:
+    _with_prior(lab, store, out, lab.arm("dynamics", len(store)).path)
+
+
+def _all(lab: Lab, store: EpisodeStore, out: Path) -> None:
+    spec, (nets, prior) = lab.world.action, _folders(out)
+    train_dynamics(store, spec, nets, DynamicsTrainConfig(steps=TRAINED, evaluate_every=TRAINED))
+    settings = replace(for_latents(nets), **SIZES, steps=TRAINED, evaluate_every=TRAINED)
+    train_prior(store, spec, nets, prior, settings)
+    export(lab.name, spec, nets, prior, out, ["benchmarks/adaptation.py"], f"{len(store)} episodes, one joint broken")
+
+
+def _with_prior(lab: Lab, store: EpisodeStore, out: Path, base: Path) -> None:
+    """The artifact in `base` with a prior that was fine-tuned on the store."""
+    spec, nets = lab.world.action, lab.checkpoints / "nets"
+    prior, whole = _folders(out)
+    settings = replace(for_latents(nets), learning_rate=3e-4, steps=FURTHER, evaluate_every=FURTHER)
+    train_prior(store, spec, nets, prior, settings, start=lab.checkpoints / "prior")
+    export(lab.name, spec, nets, prior, whole, ["benchmarks/adaptation.py"], "")
+    manifest = Artifact.load(base).manifest
+    out.mkdir(parents=True, exist_ok=True)
+    for name, graph in manifest["graphs"].items():
+        shutil.copy((whole if name == "prior" else base) / graph["file"], out / graph["file"])
+    write_manifest(out, {n: v for n, v in manifest.items() if n not in ("format", "model_id", "graphs", "thresholds")})
+
+
+def _folders(out: Path) -> tuple[Path, Path]:
+    """Where an arm keeps what it trains."""
+    return out.with_name(f"{out.name}.first"), out.with_name(f"{out.name}.second")
+
+
+MADE: Mapping[str, Callable[[Lab, EpisodeStore, Path], None]] = {
+    "dynamics": _dynamics,
+    "both": _both,
+    "prior": _prior,
+    "all": _all,
+}
 
 
 def evaluate(lab: Lab, artifact: Artifact, seeds: Sequence[int], breaks_at: int | None) -> dict[str, Any]:
@@ -220,8 +265,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("robots", nargs="+", choices=list(ROBOTS))
     parser.add_argument("--work", type=Path, default=Path("build/adaptation"))
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="<robot>/nets and <robot>/prior")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--checkpoints", type=Path, default=Path("build"), help="<robot>/nets and <robot>/prior")
+    parser.add_argument("--arms", nargs="+", choices=list(MADE), default=list(MADE))
     parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS))
     parser.add_argument("--seeds", type=int, default=20, help="paired seeds of the world")
     parser.add_argument("--json", type=Path, required=True)
@@ -229,6 +274,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in args.robots:
         with closing(task(name).world()) as world:
+            assert isinstance(world, LeggedWorld)
             lab = Lab(name, world, args.work / name, args.checkpoints / name)
             study(lab, args.arms, args.counts, args.seeds, args.json)
 

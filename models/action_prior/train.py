@@ -72,7 +72,12 @@ def for_latents(encoder: Path) -> PriorTrainConfig:
 
 
 def train_prior(
-    store: EpisodeStore, spec: ActionSpec, encoder: Path, folder: Path, config: PriorTrainConfig
+    store: EpisodeStore,
+    spec: ActionSpec,
+    encoder: Path,
+    folder: Path,
+    config: PriorTrainConfig,
+    start: Path | None = None,
 ) -> Denoiser:
     """Train on the store's training episodes, in the latents of the checkpoints in `encoder`; resumes.
 
@@ -82,6 +87,7 @@ def train_prior(
         encoder: checkpoints of a world model of images, or of dynamics of states.
         folder: of checkpoint and metrics.
         config: how.
+        start: checkpoints of a prior in the same latents to go on from, its sizes kept; None: begin anew.
 
     Raises:
         InvalidInput: goals are asked for in the latents of states.
@@ -111,7 +117,8 @@ def train_prior(
         goal_dim=len(frames.names) if config.goal_ahead else 0,
         sampler=config.sampler,
     )
-    denoiser = Denoiser(sizes)
+    denoiser = Denoiser(sizes) if start is None else load(start).train()
+    sizes = denoiser.config
     average = copy.deepcopy(denoiser).requires_grad_(False)
     windows, held_windows = (f.windows(sizes.history - 1 + sizes.horizon, spec.block) for f in (frames, held))
     rng = np.random.default_rng([config.seed, 3])
