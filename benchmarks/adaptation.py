@@ -260,6 +260,49 @@ def summarise(kept: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def report(whole: Mapping[str, Any]) -> str:
+    """The figures as Markdown."""
+
+    def interval(figure: Mapping[str, Any], of: str = "value") -> str:
+        low, high = figure["ci"]
+        return f"{figure[of]:.2f} [{low:.2f}, {high:.2f}]"
+
+    lines = ["# A broken joint", "", "Made by `benchmarks/adaptation.py`, which says how."]
+    for name, kept in whole.items():
+        setting, figures = kept["setting"], kept["figures"]
+        fault, params = next(iter(setting["fault"].items()))
+        broken = ", ".join(f"{key} {value:g}" for key, value in params.items())
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            f"Fault: {fault} ({broken}), from the first step. {setting['seeds']} paired seeds, {setting['steps']} "
+            f"control steps, model {setting['model_id']}. Return: mean of `{setting['reward']}` [m/s] over the steps, "
+            "95 % bootstrap intervals.",
+            "",
+            "| what was learnt anew | episodes | return | lost return that came back | falls |",
+            "|---|---|---|---|---|",
+        ]
+        for run, figure in figures.items():
+            arm, _, count = run.partition(" ")
+            arm = {"healthy": "nothing, healthy robot", "before": "nothing, broken joint"}.get(arm, arm)
+            back = interval(figure["recovered"]) if "recovered" in figure else "–"
+            falls = f"{figure['falls']['value']:.0%}"
+            lines.append(f"| {arm} | {count or '–'} | {interval(figure['return'], 'mean')} | {back} | {falls} |")
+        if "monitor" in kept:
+            monitor = kept["monitor"]
+            delay = monitor["delay_s"]
+            late = f", {delay['median']:.2f} s later (median; 9 of 10: {delay['p90']:.2f} s)" if delay else ""
+            lines += [
+                "",
+                f"Monitor, fitted on {monitor['fitted_on']} healthy episodes of the planner (false alarms at most "
+                f"{monitor['alpha']:.0%} of the episodes): it notices a joint that breaks on the way in "
+                f"{interval(monitor['noticed'])} of {monitor['noticed']['n']} episodes{late}; false alarms in "
+                f"{interval(monitor['false_alarms'])} of healthy ones; {monitor['fell_unnoticed']} fell unnoticed.",
+            ]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Run what is missing, most telling first, and write the figures after each arm."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -299,6 +342,7 @@ def study(lab: Lab, arms: Sequence[str], counts: Sequence[int], n: int, file: Pa
         kept["figures"] = summarise(kept)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(whole, indent=1) + "\n")
+        file.with_suffix(".md").write_text(report(whole))
 
     jobs: list[tuple[str, Callable[[], Artifact], int | None]] = [
         ("healthy", lambda: lab.shipped, None),
