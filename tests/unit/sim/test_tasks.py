@@ -38,7 +38,7 @@ def test_tasks_of_other_packages_are_found(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_an_unknown_task_is_refused_with_the_names() -> None:
-    with pytest.raises(UnknownName, match="unknown task 'push_x'; valid names: push_cube, push_t"):
+    with pytest.raises(UnknownName, match="unknown task 'push_x'; valid names: hopper, push_cube, push_t"):
         tasks.task("push_x")
 
 
