@@ -173,10 +173,11 @@ def fine_tune(
     return {"before": before, "after": best}
 
 
-def open_loop(predictor: Dynamics, artifact: Artifact, held: Frames, every: int = 5) -> dict[str, float]:
-    """Horizon -> nmse of the members' mean over every so many-th window of `held`."""
+def open_loop(predictor: Dynamics, artifact: Artifact, held: Frames, count: int = 1000) -> dict[str, float]:
+    """Horizon -> nmse of the members' mean over about `count` windows of `held`, evenly spaced."""
     spec, h, horizon = artifact.spec.action, artifact.spec.history, artifact.spec.horizon
-    windows = held.windows(h - 1 + horizon, spec.block)[::every]
+    windows = held.windows(h - 1 + horizon, spec.block)
+    windows = windows[:: -(-len(windows) // count)]
     latents = torch.from_numpy(artifact.world_model.encode(held.observations))
     actions = held.actions(windows, h - 1 + horizon, spec, np.zeros(len(windows), np.int64))
     index = windows[:, None] + np.arange(h + horizon) * spec.block

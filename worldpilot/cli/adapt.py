@@ -3,11 +3,13 @@
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worldpilot.errors import InvalidInput
+from worldpilot.models.data.episodes import DATASET_FILE
 
 if TYPE_CHECKING:
     from worldpilot.models.artifact import Artifact
@@ -20,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--artifact", type=Path, help="folder of the artifact; default: the shipped one of the task")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new artifact")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data", type=Path, help="folder of episodes of the changed robot")
+    source.add_argument("--data", type=Path, nargs="+", help="folders of episodes of the changed robot")
     source.add_argument("--bag", type=Path, nargs="+", help="recordings of the graph: rosbag2 folder, .mcap or .db3")
     parser.add_argument("--behaviours", help="which of the episodes of --data, comma separated; default: all")
     parser.add_argument("--episodes", type=int, help="so many of them, the first; default: all")
@@ -54,13 +56,15 @@ def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         if args.bag:
             import_bags(args, Artifact.load(source), Path(folder))
-        store = EpisodeStore(folder if args.bag else args.data)
+        elif len(args.data) > 1:
+            link_stores(args.data, Path(folder))
+        store = EpisodeStore(args.data[0] if args.data and len(args.data) == 1 else folder)
         if args.behaviours:
             store = store.select(behaviour=tuple(args.behaviours.split(",")))
         if args.episodes is not None:
             seeds = sorted({meta["seed"] for meta in store.metas})[: args.episodes]
             store = store.select(seed=tuple(seeds))
-        data = f"{len(store)} episodes of {', '.join(path.name for path in args.bag or [args.data])}"
+        data = f"{len(store)} episodes of {', '.join(path.name for path in args.bag or args.data)}"
         manifest = adapt(source, store, args.out, config, data=data, command=command)
     print(f"{data}, {sum(store.lengths) * manifest['action']['control_dt']:.0f} s")
     for name, figure in manifest["metrics"].items():
@@ -73,6 +77,16 @@ def run(args: argparse.Namespace) -> int:
         f"worldpilot calibrate monitor --artifact {args.out} --data …"
     )
     return 0
+
+
+def link_stores(stores: Sequence[Path], folder: Path) -> None:
+    """The episodes of several stores as one, described as the first is; those that do not fit are refused when read."""
+    for store in stores:
+        if not (store / DATASET_FILE).is_file():
+            raise InvalidInput(f"{store} is no data set; make one with `collect`")
+        for shard in store.resolve().glob("shard-*.npz"):
+            (folder / shard.name).symlink_to(shard)
+    (folder / DATASET_FILE).write_bytes((stores[0] / DATASET_FILE).read_bytes())
 
 
 def import_bags(args: argparse.Namespace, artifact: "Artifact", folder: Path) -> None:
