@@ -32,9 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     monitor.add_argument("--alpha", type=float, default=0.05, help="bound on the share of episodes with a false alarm")
     monitor.add_argument("--channels", default=",".join(DEFAULT_CHANNELS), help=f"of {', '.join(CHANNELS)}")
     monitor.add_argument("--json", type=Path, help="write the result here")
+    monitor.set_defaults(calibrate=calibrate_monitor)
 
 
 def run(args: argparse.Namespace) -> int:
+    return args.calibrate(args)
+
+
+def calibrate_monitor(args: argparse.Namespace) -> int:
     folder = args.artifact or zoo_path(args.task)
     artifact = Artifact.load(folder)
     store = EpisodeStore(args.data)
