@@ -2,6 +2,7 @@
 
 import functools
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import pybullet
 
 from worldpilot.errors import InvalidInput
 from worldpilot.sim.faults import PushFaults
+from worldpilot.system import System
 from worldpilot.types import ActionSpec, Observation
 
 Colour = tuple[float, float, float]  # RGB in [0, 1]
@@ -68,7 +70,8 @@ class Camera:
 class BulletWorld(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
     """Base of the worlds: what is seen, and what can go wrong with it. Controls are velocities [m/s].
 
-    Subclasses set `_light` (the direction towards the light) and `_friction` when they build a scene.
+    Subclasses set `_light` (the direction towards the light) and `_friction` when they build a scene, and call
+    `_expose` after each step of physics.
 
     Args:
         task: its name, for messages.
@@ -76,6 +79,9 @@ class BulletWorld(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]])
         randomise: draw colours, light and friction at each reset (the training randomisation).
         image_size: side of the observed image [px].
         render_images: False skips the camera (observations are then zeros): for experts and physics-only use.
+        substeps: of physics in a control period.
+        own: the physical parameters that a system may set, with the world's own values.
+        system: what was measured of the robot that is simulated; what it says of friction is not drawn.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
@@ -95,12 +101,17 @@ class BulletWorld(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]])
         randomise: bool,
         image_size: int,
         render_images: bool,
+        substeps: int,
+        own: Mapping[str, float],
+        system: System | None,
     ) -> None:
+        system = system or System()
+        self._parameters, self._measured = system.checked(own), system.parameters
         self.action, self.budget = action, budget
         self.render_mode = "rgb_array"
         self.observation_space = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
         self.action_space = gymnasium.spaces.Box(*np.asarray((action.low, action.high), np.float32), dtype=np.float32)
-        self.faults = PushFaults(self, action)
+        self.faults = PushFaults(self, action, substeps, system)
         self._task, self._camera = task, camera
         self._randomise, self._size, self._render = randomise, image_size, render_images
         self._client = Client()
@@ -111,8 +122,7 @@ class BulletWorld(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]])
         stamp = self._steps * self.action.control_dt
         if not self._render:
             return Observation(stamp, np.zeros((self._size, self._size, 3), np.uint8))
-        image = cv2.resize(self._photograph(2 * self._size), (self._size, self._size), interpolation=cv2.INTER_AREA)
-        return Observation(stamp, self.faults.seen(np.asarray(image, np.uint8)))
+        return Observation(stamp, self.faults.seen(self.faults.observations.deliver(self._see)))
 
     def inject(self, fault: str, **params: float) -> None:
         """Switch a fault on (see `worldpilot.sim.faults`)."""
@@ -143,8 +153,11 @@ class BulletWorld(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]])
     def recolour(self, colour: Colour) -> None:
         """Paint the object, RGB in [0, 1]."""
 
-    def _arriving(self, control: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-        """The velocity that arrives when `control` of shape (U,) [m/s] is sent: clipped, and late if a fault says so.
+    def _arriving(
+        self, control: npt.NDArray[np.floating]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]:
+        """The velocities that arrive in the period that begins when `control` of shape (U,) [m/s] is sent: the second
+        takes over after a share of it. Without a delay that share is 0, and the second is `control`, clipped.
 
         Raises:
             InvalidInput: another shape, or not finite.
@@ -152,7 +165,20 @@ class BulletWorld(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]])
         velocity, dim = np.asarray(control, np.float64), self.action.control_dim
         if velocity.shape != (dim,) or not np.isfinite(velocity).all():
             raise InvalidInput(f"{self._task}: control must be {dim} finite velocities [m/s], got {control!r}")
-        return self.faults.delayed(np.clip(velocity, self.action.low, self.action.high))
+        return self.faults.controls.arriving(np.clip(velocity, self.action.low, self.action.high))
+
+    def _expose(self, substep: int) -> None:
+        """Take the picture that is delivered late, if step `substep` of physics in a control period is its moment."""
+        if self._render:
+            self.faults.observations.expose(substep, self._see)
+
+    def _drawn_friction(self, drawn: float) -> float:
+        """Of an episode: measured, or else `drawn` for it."""
+        return self._measured.get("friction", drawn)
+
+    def _see(self) -> npt.NDArray[np.uint8]:
+        image = cv2.resize(self._photograph(2 * self._size), (self._size, self._size), interpolation=cv2.INTER_AREA)
+        return np.asarray(image, np.uint8)
 
     def _photograph(self, size: int) -> npt.NDArray[np.uint8]:
         return self._camera.photograph(self._client, size, self._light)

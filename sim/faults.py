@@ -1,6 +1,5 @@
 """What can go wrong on purpose: a table of faults for each family of worlds, with their parameters and defaults."""
 
-from collections import deque
 from collections.abc import Mapping
 from typing import ClassVar, Protocol
 
@@ -8,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from worldpilot.errors import InvalidInput, UnknownName
+from worldpilot.sim.delays import ControlLine, ObservationLine
+from worldpilot.system import System
 from worldpilot.types import ActionSpec
 
 Table = Mapping[str, Mapping[str, float]]
@@ -18,6 +19,7 @@ PUSH_FAULTS: Table = {
     "friction": {"value": 1.2},  # between block and table, from now on
     "freeze_camera": {"seconds": 2.0},  # the image stands still
     "delay": {"seconds": 0.3},  # controls arrive late
+    "delay_observation": {"seconds": 0.1},  # images show the past
 }
 LEGGED_FAULTS: Table = {
     "weak_joint": {"joint": 0, "fraction": 0.3},  # the index of a control; its torque limit, times `fraction`
@@ -26,21 +28,30 @@ LEGGED_FAULTS: Table = {
     "friction": {"value": 0.3},  # between feet and ground, from now on
     "push": {"vx": 0.0, "vy": 0.5},  # an impulse on the trunk: by how much the robot's velocity changes [m/s]
     "delay": {"seconds": 0.04},  # controls arrive late
+    "delay_observation": {"seconds": 0.02},  # states are of the past
 }
 
 
 class Faults:
-    """The faults in force in one world. A subclass has a table, and a method for each fault in it."""
+    """The faults in force in one world. A subclass has a table, and a method for each fault in it.
+
+    Args:
+        substeps: of physics in a control period.
+        system: whose delays are there without any fault.
+    """
 
     table: ClassVar[Table]
 
-    def __init__(self, action: ActionSpec) -> None:
-        self._dt, self._idle = action.control_dt, np.zeros(action.control_dim)
+    def __init__(self, action: ActionSpec, substeps: int, system: System) -> None:
+        self._dt, self._system = action.control_dt, system
+        self.controls = ControlLine(action.control_dt, np.zeros(action.control_dim))
+        self.observations = ObservationLine(action.control_dt, substeps)
         self.clear()
 
     def clear(self) -> None:
         """No fault in force."""
-        self._queue: deque[npt.NDArray[np.float64]] = deque()
+        self.delay(self._system.control_delay)
+        self.delay_observation(self._system.camera_delay)
 
     def inject(self, fault: str, params: Mapping[str, float]) -> None:
         """Switch `fault` on; unknown names and parameters and non-finite values are refused."""
@@ -55,21 +66,11 @@ class Faults:
 
     def delay(self, seconds: float) -> None:
         """Controls arrive `seconds` late."""
-        self._queue = deque([self._idle] * round(seconds / self._dt))
+        self.controls.delay(seconds)
 
-    @property
-    def queued(self) -> tuple[npt.NDArray[np.float64], ...]:
-        """The controls that a delay has yet to deliver, the next one first."""
-        return tuple(self._queue)
-
-    @queued.setter
-    def queued(self, controls: tuple[npt.NDArray[np.float64], ...]) -> None:
-        self._queue = deque(controls)
-
-    def delayed(self, control: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The control that arrives now, when `control` is sent."""
-        self._queue.append(control)
-        return self._queue.popleft()
+    def delay_observation(self, seconds: float) -> None:
+        """Observations show what was `seconds` ago, rounded to steps of physics."""
+        self.observations.delay(seconds)
 
 
 class Pushed(Protocol):
@@ -89,8 +90,8 @@ class PushFaults(Faults):
 
     table = PUSH_FAULTS
 
-    def __init__(self, world: Pushed, action: ActionSpec) -> None:
-        super().__init__(action)
+    def __init__(self, world: Pushed, action: ActionSpec, substeps: int, system: System) -> None:
+        super().__init__(action, substeps, system)
         self._world = world
 
     def clear(self) -> None:
@@ -146,9 +147,9 @@ class LeggedFaults(Faults):
 
     table = LEGGED_FAULTS
 
-    def __init__(self, world: Legged, action: ActionSpec) -> None:
+    def __init__(self, world: Legged, action: ActionSpec, substeps: int, system: System) -> None:
         self._joints = action.control_dim
-        super().__init__(action)
+        super().__init__(action, substeps, system)
         self._world = world
 
     def clear(self) -> None:

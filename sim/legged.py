@@ -21,6 +21,7 @@ import pybullet_data
 from worldpilot.errors import InvalidInput
 from worldpilot.sim.bullet import Camera, Client
 from worldpilot.sim.faults import LeggedFaults
+from worldpilot.system import System
 from worldpilot.types import ActionSpec, FloatArray, Observation
 
 Array = npt.NDArray[np.float64]
@@ -41,7 +42,9 @@ _BODY = {  # what is measured of the trunk, with its unit
     "yaw_rate": "rad/s",
 }
 _OUT_OF_PLANE = ("lateral_velocity", "roll", "roll_rate", "yaw_rate")
-_FRICTION, _FRICTION_RANGE = 0.9, (0.7, 1.1)  # between feet and ground
+PARAMETERS = {"payload": 0.0, "friction": 0.9}  # in the trunk's centre of mass [kg]; between feet and ground
+
+_FRICTION_RANGE = (0.7, 1.1)
 _OFFSET_SPREAD = 0.05  # [rad], of the joints at the start
 _LOCK_TORQUE = 1e3  # [N m]
 _MOMENT = (  # what driving changes in the world object, beside physics
@@ -109,6 +112,7 @@ class Snapshot:
     physics: int  # PyBullet's id of it
     values: Mapping[str, Any]
     queue: tuple[Array, ...]  # controls that a delay has yet to deliver
+    taken: tuple[FloatArray, ...]  # states that have yet to be seen
 
 
 class LeggedWorld(gymnasium.Env[FloatArray, FloatArray]):
@@ -117,11 +121,14 @@ class LeggedWorld(gymnasium.Env[FloatArray, FloatArray]):
     Args:
         robot: which one.
         randomise: draw friction and the joints' angles at each reset.
+        system: what was measured of the robot that is simulated; what it says of friction is not drawn.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012
 
-    def __init__(self, robot: Robot, *, randomise: bool = True) -> None:
+    def __init__(self, robot: Robot, *, randomise: bool = True, system: System | None = None) -> None:
+        system = system or System()
+        self._parameters, self._measured = system.checked(PARAMETERS), system.parameters
         self.robot, self.action, self.budget = robot, robot.action, BUDGET
         self.render_mode = "rgb_array"
         self.state_names, self.state_units = tuple(robot.state), tuple(robot.state.values())
@@ -129,7 +136,7 @@ class LeggedWorld(gymnasium.Env[FloatArray, FloatArray]):
         self.action_space = gymnasium.spaces.Box(
             *np.asarray((self.action.low, self.action.high), np.float32), dtype=np.float32
         )
-        self.faults = LeggedFaults(self, self.action)
+        self.faults = LeggedFaults(self, self.action, _SUBSTEPS, system)
         self._randomise, self._client = randomise, Client()
         self._stance, self._kp, self._kd, self._torque = (
             np.asarray(values) for values in (robot.stance, robot.kp, robot.kd, robot.torque)
@@ -143,14 +150,16 @@ class LeggedWorld(gymnasium.Env[FloatArray, FloatArray]):
         super().reset(seed=seed)
         rng, given = self.np_random, options or {}
         offsets = rng.uniform(-_OFFSET_SPREAD, _OFFSET_SPREAD, self.action.control_dim) * self._randomise
-        friction = float(rng.uniform(*_FRICTION_RANGE)) if self._randomise else _FRICTION
+        drawn = float(rng.uniform(*_FRICTION_RANGE)) if self._randomise else PARAMETERS["friction"]
+        friction = self._measured.get("friction", drawn)
         self._control = np.asarray(given.get("offsets", offsets), float)
         self._friction = float(given.get("friction", friction))
         self.faults.clear()
         self._build()
         for _ in range(round(self.robot.settle / CONTROL_DT)):
-            self._advance(self._control)
+            self._advance(self._control, self._control, 0.0)
         self._steps, self.ended = 0, False
+        self.faults.observations.taken = ()
         self._start, self._apex = self._position[:2], self._position[2]
         self._judge()
         return self.observe().data, self._info()
@@ -171,18 +180,17 @@ class LeggedWorld(gymnasium.Env[FloatArray, FloatArray]):
         offsets, dim = np.asarray(control, np.float64), self.action.control_dim
         if offsets.shape != (dim,) or not np.isfinite(offsets).all():
             raise InvalidInput(f"{self.robot.name}: control must be {dim} finite joint offsets [rad], got {control!r}")
-        self._control = self.faults.delayed(np.clip(offsets, self.action.low, self.action.high))
-        self._advance(self._control)
+        before, self._control, share = self.faults.controls.arriving(
+            np.clip(offsets, self.action.low, self.action.high)
+        )
+        self._advance(before, self._control, share)
         self._steps += 1
         self._apex = max(self._apex, self._position[2])
         self._judge()
 
     def observe(self) -> Observation:
         """The state, of shape (S,) float32, its components named by `state_names`; stamped in simulated seconds."""
-        body = self._body()
-        measured = [value for name, value in body.items() if name in self.robot.state]
-        state = np.concatenate([measured, self._contacts, self._q, self._dq, self._control])
-        return Observation(self._steps * CONTROL_DT, state.astype(np.float32))
+        return Observation(self._steps * CONTROL_DT, self.faults.observations.deliver(self._state))
 
     def signals(self) -> dict[str, float]:
         """Ground truth by the names of the artifact's readouts."""
@@ -204,20 +212,20 @@ class LeggedWorld(gymnasium.Env[FloatArray, FloatArray]):
         """Switch the lasting faults off."""
         self.faults.clear()
         self._unlock()
-        self.set_payload(0.0)
+        self.set_payload(self._parameters["payload"])
         self.set_friction(self._friction)
 
     def snapshot(self) -> Snapshot:
         """This moment, to come back to by `restore` any number of times; `forget` it in the end."""
         values = {name: getattr(self, name) for name in _MOMENT}  # driving replaces these, it does not write into them
-        return Snapshot(self._client.saveState(), values, self.faults.queued)
+        return Snapshot(self._client.saveState(), values, self.faults.controls.queued, self.faults.observations.taken)
 
     def restore(self, moment: Snapshot) -> None:
         """Be as at that moment. Faults that were switched on or off since stay as they are."""
         self._client.restoreState(moment.physics)
         for name, value in moment.values.items():
             setattr(self, name, value)
-        self.faults.queued = moment.queue
+        self.faults.controls.queued, self.faults.observations.taken = moment.queue, moment.taken
 
     def forget(self, moment: Snapshot) -> None:
         """Free what a snapshot holds."""
@@ -261,6 +269,11 @@ class LeggedWorld(gymnasium.Env[FloatArray, FloatArray]):
     def _info(self) -> dict[str, Any]:
         return {"signals": self.signals(), "steps": self._steps}
 
+    def _state(self) -> FloatArray:
+        """What is measured, of shape (S,)."""
+        body = [value for name, value in self._body().items() if name in self.robot.state]
+        return np.concatenate([body, self._contacts, self._q, self._dq, self._control]).astype(np.float32)
+
     def _judge(self) -> None:
         """Notice a fall; it stays one."""
         body = self._body()
@@ -280,20 +293,29 @@ class LeggedWorld(gymnasium.Env[FloatArray, FloatArray]):
         yaw = pybullet.getEulerFromQuaternion(self._quaternion)[2]
         return np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
 
-    def _advance(self, offsets: Array) -> None:
-        """One control step of PD control to `offsets` (U,) from the stance, within the joints' torque limits."""
+    def _advance(self, before: Array, after: Array, share: float) -> None:
+        """One control step of PD control to offsets (U,) from the stance, within the joints' torque limits: to `before`
+        for a share of the step, then to `after`."""
         p, body, joints = self._client, self._body_id, self._joints
-        target, limit = self._stance + offsets, self._torque * self.faults.strength
+        limit = self._torque * self.faults.strength
         apply, states, advance = p.setJointMotorControlArray, p.getJointStates, p.stepSimulation
-        for _ in range(_SUBSTEPS):
+        for i in range(1, _SUBSTEPS + 1):
+            old = min(max(share * _SUBSTEPS - i + 1, 0.0), 1.0)  # share of this step of physics before the change
+            target = self._stance + after + old * (before - after)
             torque = np.clip(self._kp * (target - self._q) - self._kd * self._dq, -limit, limit)
             apply(body, joints, pybullet.TORQUE_CONTROL, forces=torque)
             if self._force is not None:
                 p.applyExternalForce(body, self._trunk, self._force, self._position, pybullet.WORLD_FRAME)
             advance()
             self._q, self._dq = np.array([state[:2] for state in states(body, joints)]).T
+            self.faults.observations.expose(i, self._look_again)
         self._force = None
         self._look()
+
+    def _look_again(self) -> FloatArray:
+        """The state within a control step."""
+        self._look()
+        return self._state()
 
     def _look(self) -> None:
         """Read from physics what is measured, but for the joints."""
@@ -330,6 +352,8 @@ class LeggedWorld(gymnasium.Env[FloatArray, FloatArray]):
         self.set_friction(self._friction)
         self._mass = sum(p.getDynamicsInfo(self._body_id, link)[0] for link in (-1, *links))
         self._bare = p.getDynamicsInfo(self._body_id, self._trunk)[0:3:2]
+        if self._parameters["payload"]:
+            self.set_payload(self._parameters["payload"])
         self._q, self._dq = self._stance + self._control, np.zeros_like(self._stance)
         for joint, angle in zip(self._joints, self._q, strict=True):
             p.resetJointState(self._body_id, joint, angle)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from worldpilot.sim.bullet import Client
 from worldpilot.sim.legged import CONTROL_DT, LeggedWorld, Robot
+from worldpilot.system import System
 from worldpilot.types import ActionSpec
 
 _MODELS = Path(__file__).parent / "robots"
@@ -77,10 +78,11 @@ class Walker(LeggedWorld):
 
     Args:
         randomise: draw friction and the joints' angles at each reset.
+        system: what was measured of the robot that is simulated.
     """
 
-    def __init__(self, *, randomise: bool = True) -> None:
-        super().__init__(WALKER, randomise=randomise)
+    def __init__(self, *, randomise: bool = True, system: System | None = None) -> None:
+        super().__init__(WALKER, randomise=randomise, system=system)
 
 
 class Hopper(LeggedWorld):
@@ -88,7 +90,8 @@ class Hopper(LeggedWorld):
 
     Args:
         randomise: draw friction and the joints' angles at each reset.
+        system: what was measured of the robot that is simulated.
     """
 
-    def __init__(self, *, randomise: bool = True) -> None:
-        super().__init__(HOPPER, randomise=randomise)
+    def __init__(self, *, randomise: bool = True, system: System | None = None) -> None:
+        super().__init__(HOPPER, randomise=randomise, system=system)

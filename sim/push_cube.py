@@ -25,6 +25,7 @@ import pybullet
 import pybullet_data
 
 from worldpilot.sim.bullet import BulletWorld, Camera, Colour, around
+from worldpilot.system import System
 from worldpilot.types import ActionSpec
 
 Array = npt.NDArray[np.float64]
@@ -44,9 +45,9 @@ CUBE = 0.05  # [m], edge of the cube
 PEG_RADIUS = 0.01  # [m]
 REACHED = 0.025  # [m], from the cube to the goal
 BUDGET = 200  # control steps of an episode
+PARAMETERS = {"mass": 0.1, "friction": 0.5}  # of the cube [kg], and between cube and table
 
 _SUBSTEPS = 24  # physics at 240 Hz
-_MASS = 0.1  # [kg]
 _BASE = (-0.475, 0.0, 0.0)  # [m]
 _AZIMUTH, _ELEVATION, _DISTANCE, _FOV = np.radians(-25), np.radians(45), 1.1, 27.0  # camera; [rad, rad, m, deg]
 _DOWN = pybullet.getQuaternionFromEuler([np.pi, 0, np.pi / 2 + _AZIMUTH])  # the camera sees the hand edge-on
@@ -99,9 +100,17 @@ class PushCube(BulletWorld):
         randomise: draw colours, light and friction at each reset (the training randomisation).
         image_size: side of the observed image [px].
         render_images: False skips the camera (observations are then zeros): for experts and physics-only use.
+        system: what was measured of the robot that is simulated.
     """
 
-    def __init__(self, *, randomise: bool = True, image_size: int = 64, render_images: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        randomise: bool = True,
+        image_size: int = 64,
+        render_images: bool = True,
+        system: System | None = None,
+    ) -> None:
         direction = [np.cos(_AZIMUTH) * np.cos(_ELEVATION), np.sin(_AZIMUTH) * np.cos(_ELEVATION), np.sin(_ELEVATION)]
         middle = np.array([0, 0, 0.03])
         super().__init__(
@@ -112,6 +121,9 @@ class PushCube(BulletWorld):
             randomise=randomise,
             image_size=image_size,
             render_images=render_images,
+            substeps=_SUBSTEPS,
+            own=PARAMETERS,
+            system=system,
         )
         self.goal = np.zeros(2)
         self._model = _Model()
@@ -131,7 +143,7 @@ class PushCube(BulletWorld):
                 break
         tip = np.asarray(given.get("tip", tip), float)
         goal = rng.uniform(-CUBE_RANGE, CUBE_RANGE)
-        friction = float(rng.uniform(0.35, 0.65)) if self._randomise else 0.5
+        friction = self._drawn_friction(float(rng.uniform(0.35, 0.65)) if self._randomise else PARAMETERS["friction"])
         appearance = Appearance.sample(rng) if self._randomise else Appearance()
         self.goal = np.asarray(given.get("goal", goal), float)
         self._steps = 0
@@ -153,7 +165,8 @@ class PushCube(BulletWorld):
 
     def drive(self, control: npt.NDArray[np.floating]) -> None:
         """Advance physics by one control step under `control` [m/s], without looking."""
-        velocity = self._arriving(control)
+        before, after, share = self._arriving(control)
+        velocity = share * before + (1 - share) * after  # where controls are late by a share of the period
         self._target = np.clip(self._target + velocity * ACTION.control_dt, LOW, HIGH)
         start, end = self._joints, self._inverse(self._target)
         speed = (end - start) / ACTION.control_dt
@@ -161,6 +174,7 @@ class PushCube(BulletWorld):
         for i in range(1, _SUBSTEPS + 1):
             self._track(start + (end - start) * (i / _SUBSTEPS), speed)
             self._client.stepSimulation()
+            self._expose(i)
             if self._force() > _REFLEX:  # stay, from where the arm is, until the next control
                 states = self._client.getJointStates(self._robot, _JOINTS)
                 start = end = self._joints = np.array([state[0] for state in states])
@@ -277,7 +291,7 @@ class PushCube(BulletWorld):
         p.changeDynamics(table, -1, lateralFriction=1.0)
         side = CUBE / 2
         self._cube = p.createMultiBody(
-            _MASS,
+            self._parameters["mass"],
             p.createCollisionShape(p.GEOM_BOX, halfExtents=[side] * 3),
             p.createVisualShapeArray(
                 [p.GEOM_BOX] * 2,

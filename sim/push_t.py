@@ -14,6 +14,7 @@ import pybullet
 
 from worldpilot.sim import geometry
 from worldpilot.sim.bullet import BulletWorld, Camera, Colour, around
+from worldpilot.system import System
 from worldpilot.types import ActionSpec
 
 ACTION = ActionSpec(
@@ -30,10 +31,11 @@ WORKSPACE = 0.24  # [m], half the side of the square the pusher stays in
 BLOCK_RANGE = 0.13  # [m], half the side of the square in which the block starts and goals lie
 PUSHER_RADIUS = 0.014  # [m]
 BUDGET = 300  # control steps of an episode
+PARAMETERS = {"mass": 0.2, "friction": 0.5}  # of the block [kg], and between block and table
 
 _SUBSTEPS = 12  # physics at 120 Hz
 _CAMERA_HEIGHT, _FIELD = 1.0, 0.52  # [m]: the image covers a square of 0.52 m on the table
-_HALF_HEIGHT, _MASS = 0.02, 0.2  # [m], [kg]
+_HALF_HEIGHT = 0.02  # [m]
 _PUSHER_HEIGHT = _HALF_HEIGHT + 0.004  # [m], of its centre: it hangs just above the table
 
 
@@ -66,9 +68,17 @@ class PushT(BulletWorld):
         randomise: draw colours, light and friction at each reset (the training randomisation).
         image_size: side of the observed image [px].
         render_images: False skips the camera (observations are then zeros): for experts and physics-only use.
+        system: what was measured of the robot that is simulated.
     """
 
-    def __init__(self, *, randomise: bool = True, image_size: int = 64, render_images: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        randomise: bool = True,
+        image_size: int = 64,
+        render_images: bool = True,
+        system: System | None = None,
+    ) -> None:
         fov = float(np.degrees(2 * np.arctan(_FIELD / 2 / _CAMERA_HEIGHT)))
         super().__init__(
             "push_t",
@@ -78,6 +88,9 @@ class PushT(BulletWorld):
             randomise=randomise,
             image_size=image_size,
             render_images=render_images,
+            substeps=_SUBSTEPS,
+            own=PARAMETERS,
+            system=system,
         )
         self.goal = GOAL.copy()
         self.reset(seed=0)
@@ -95,7 +108,7 @@ class PushT(BulletWorld):
             if clearance(pusher, block) > 0.01:
                 break
         pusher = np.asarray(given.get("pusher", pusher), float)
-        friction = float(rng.uniform(0.35, 0.65)) if self._randomise else 0.5
+        friction = self._drawn_friction(float(rng.uniform(0.35, 0.65)) if self._randomise else PARAMETERS["friction"])
         appearance = Appearance.sample(rng) if self._randomise else Appearance()
         self.goal = np.asarray(given.get("goal", GOAL), float)
         self._steps = 0
@@ -117,13 +130,19 @@ class PushT(BulletWorld):
 
     def drive(self, control: npt.NDArray[np.floating]) -> None:
         """Advance physics by one control step under `control` [m/s], without looking."""
-        velocity = self._arriving(control)
+        before, after, share = self._arriving(control)  # the velocity changes within the period where controls are late
         start = self._target.copy()
-        self._target = np.clip(start + velocity * ACTION.control_dt, -WORKSPACE, WORKSPACE)
+        turn = np.clip(start + before * ACTION.control_dt * share, -WORKSPACE, WORKSPACE)
+        self._target = np.clip(turn + after * ACTION.control_dt * (1 - share), -WORKSPACE, WORKSPACE)
         for i in range(1, _SUBSTEPS + 1):
-            x, y = start + (self._target - start) * (i / _SUBSTEPS)
+            done = i / _SUBSTEPS
+            if done < share:
+                x, y = start + (turn - start) * (done / share)
+            else:
+                x, y = turn + (self._target - turn) * ((done - share) / (1 - share))
             self._client.changeConstraint(self._constraint, [x, y, _PUSHER_HEIGHT], maxForce=20)
             self._client.stepSimulation()
+            self._expose(i)
         self._steps += 1
 
     def render(self, size: int = 256) -> npt.NDArray[np.uint8]:  # type: ignore[override]
@@ -212,7 +231,7 @@ class PushT(BulletWorld):
         centres = [[cx, cy, 0] for cx, cy, _, _ in geometry.BOXES]
         boxes = [p.GEOM_BOX] * len(halves)
         self._block = p.createMultiBody(
-            _MASS,
+            self._parameters["mass"],
             p.createCollisionShapeArray(boxes, halfExtents=halves, collisionFramePositions=centres),
             p.createVisualShapeArray(
                 boxes,

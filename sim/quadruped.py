@@ -4,6 +4,7 @@ import pybullet_data
 
 from worldpilot.sim.bullet import Client
 from worldpilot.sim.legged import CONTROL_DT, LeggedWorld, Robot
+from worldpilot.system import System
 from worldpilot.types import ActionSpec
 
 LEGS = ("fl", "fr", "rl", "rr")
@@ -47,7 +48,8 @@ class Quadruped(LeggedWorld):
 
     Args:
         randomise: draw friction and the joints' angles at each reset.
+        system: what was measured of the robot that is simulated.
     """
 
-    def __init__(self, *, randomise: bool = True) -> None:
-        super().__init__(ROBOT, randomise=randomise)
+    def __init__(self, *, randomise: bool = True, system: System | None = None) -> None:
+        super().__init__(ROBOT, randomise=randomise, system=system)

@@ -232,7 +232,15 @@ def test_unknown_faults_and_impossible_parameters_are_refused(world: Quadruped) 
     ]:
         with pytest.raises(InvalidInput, match=why):
             world.inject(fault, **params)
-    assert set(LEGGED_FAULTS) == {"weak_joint", "locked_joint", "payload", "friction", "push", "delay"}
+    assert set(LEGGED_FAULTS) == {
+        "weak_joint",
+        "locked_joint",
+        "payload",
+        "friction",
+        "push",
+        "delay",
+        "delay_observation",
+    }
 
 
 def test_the_picture_shows_robot_and_contacts(world: Quadruped) -> None:

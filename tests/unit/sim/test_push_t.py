@@ -149,4 +149,4 @@ def test_unknown_faults_and_parameters_are_refused_with_the_valid_names(world):
         world.inject("teleport", dz=1.0)
     with pytest.raises(InvalidInput, match="finite"):
         world.inject("teleport", dx=float("nan"))
-    assert set(PUSH_FAULTS) == {"teleport", "recolour", "friction", "freeze_camera", "delay"}
+    assert set(PUSH_FAULTS) == {"teleport", "recolour", "friction", "freeze_camera", "delay", "delay_observation"}
