@@ -95,9 +95,11 @@ def train_prior(
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     train_index, held_index = store.split()
-    frames, held = Frames.load(store, train_index), Frames.load(store, held_index)
+    of_states = dynamics.is_dynamics(encoder)
+    before = (dynamics.load(encoder).config.history - 1) * spec.block if of_states else 0
+    frames, held = Frames.load(store, train_index, before), Frames.load(store, held_index, before)
     drawn = frames.draw_views(config.views, np.random.default_rng([config.seed, 4]))
-    if dynamics.is_dynamics(encoder):
+    if of_states:
         if config.goal_ahead:
             raise InvalidInput("prior: a prior in the latents of states takes no goals; set goal_ahead to 0")
         nets = dynamics.load(encoder)

@@ -47,9 +47,16 @@ class Frames:
         return np.repeat(drawn, np.diff(self.starts), axis=1)
 
     @staticmethod
-    def load(store: EpisodeStore, indices: Sequence[int]) -> "Frames":
-        """Read the episodes at `indices` of a store into memory."""
-        lengths = [store.lengths[i] + 1 for i in indices]
+    def load(store: EpisodeStore, indices: Sequence[int], before: int = 0) -> "Frames":
+        """Read the episodes at `indices` of a store into memory.
+
+        Args:
+            store: has them.
+            indices: which of them.
+            before: how often the first frame of each is repeated before it, with zero control: the history that there
+                is at run time when an episode begins.
+        """
+        lengths = [before + store.lengths[i] + 1 for i in indices]
         starts = np.concatenate([[0], np.cumsum(lengths)])
         first = store[indices[0]]
         measured = sorted(first.signals)
@@ -59,11 +66,11 @@ class Frames:
         signals = np.empty((starts[-1], len(names)), np.float32)
         for index, start in zip(indices, starts, strict=False):
             episode, column = store[index], 0
-            frames = slice(start, start + len(episode.observations))
-            observations[frames] = episode.observations
-            controls[start : start + len(episode)] = episode.controls
+            frames = slice(start, start + before + len(episode.observations))
+            observations[frames] = np.concatenate([episode.observations[:1].repeat(before, 0), episode.observations])
+            controls[start + before : start + before + len(episode)] = episode.controls
             for name in measured:
-                value = episode.signals[name]
+                value = np.concatenate([episode.signals[name][:1].repeat(before, 0), episode.signals[name]])
                 for part in (np.sin(value), np.cos(value)) if name.endswith("yaw") else (value,):
                     signals[frames, column] = part
                     column += 1

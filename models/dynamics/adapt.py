@@ -72,7 +72,8 @@ def adapt(
     artifact = Artifact.load(source)
     _check_data(artifact, store)
     predictor = load_predictor(artifact)
-    train, held = (Frames.load(store, index) for index in store.split(config.held_out, config.seed))
+    before = (artifact.spec.history - 1) * artifact.spec.action.block
+    train, held = (Frames.load(store, index, before) for index in store.split(config.held_out, config.seed))
     figures = fine_tune(predictor, artifact, train, held, config)
     out.mkdir(parents=True, exist_ok=True)
     for name, graph in artifact.manifest["graphs"].items():

@@ -146,7 +146,8 @@ def train_dynamics(
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     train_index, held_index = store.split()
-    frames, held = Frames.load(store, train_index), Frames.load(store, held_index)
+    before = (sizes.get("history", SIZED[kind].history if kind in SIZED else 1) - 1) * spec.block
+    frames, held = Frames.load(store, train_index, before), Frames.load(store, held_index, before)
     nets = _scaled(store, frames, spec, config, kind, sizes)
     latents = nets.encode(frames.observations)
     labels, known = fall_labels(frames, round(config.fall_within / spec.control_dt))
