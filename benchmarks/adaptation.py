@@ -95,7 +95,7 @@ class Lab:
         for step in range(STEPS):
             if step == breaks_at:
                 world.inject(self.robot.fault, **self.robot.params)
-            control = controller.act(artifact.world_model.encode(states[-1][None])[0], previous)
+            control = controller.act(states[-1], previous)
             previous = np.clip(control, world.action.low, world.action.high).astype(np.float32)
             world.drive(previous)
             controls.append(previous)

@@ -146,36 +146,35 @@ def leg(thigh: float, knee: float, toes: float, pitch: float) -> Array:
     return np.array([thigh + pitch, knee, toes - thigh + knee])
 
 
-def behave(
-    gait: Gait, noise: tuple[float, float], noise_time: float = 0.15
-) -> Callable[[LeggedWorld, np.random.Generator], Iterator[Array]]:
+def behave(gait: Gait, noise: float) -> Callable[[LeggedWorld, np.random.Generator], Iterator[Array]]:
     """The gait with exploration noise, changing no faster than a control may, until shortly after a fall.
+
+    The noise is white: nothing that came before tells of it, so that what is learnt to be done in a state is on average
+    what the gait does in it (as in DART, Laskey et al. 2017).
 
     Args:
         gait: what is explored around.
-        noise: least and largest standard deviation of an episode's noise, an Ornstein-Uhlenbeck process a joint [rad].
-        noise_time: its time constant [s].
+        noise: largest standard deviation of an episode's noise [rad]; that of each is drawn uniformly from 0 on.
     """
 
     def controls(world: LeggedWorld, rng: np.random.Generator) -> Iterator[Array]:
-        controller, action = gait.start(), world.action
+        controller, action, strength = gait.start(), world.action, rng.uniform(0, noise)
         low, high = np.asarray(action.low), np.asarray(action.high)
         step = np.asarray(action.max_rate) * CONTROL_DT
-        keep, strength = np.exp(-CONTROL_DT / noise_time), rng.uniform(*noise)
-        control, offset, fallen = np.zeros(action.control_dim), rng.normal(0, strength, action.control_dim), 0
+        control, fallen = np.zeros(action.control_dim), 0
         while fallen < AFTER_FALL:
             fallen += world.ended
             now = dict(zip(world.state_names, world.observe().data.tolist(), strict=True))
-            target = np.clip(controller.control(now) + offset, low, high)
-            control = control + np.clip(target - control, -step, step)
+            target = controller.control(now) + rng.normal(0, strength, action.control_dim)
+            control = np.clip(np.clip(target, control - step, control + step), low, high)
             yield control
-            offset = keep * offset + rng.normal(0, strength * np.sqrt(1 - keep**2), action.control_dim)
 
     return controls
 
 
 _FEET = ("contact_left", "contact_right")
 
+# With noise up to 0.08 rad, 600 episodes (seeds 0-599): 95.2 % survive [93.1, 96.6], 0.85 m/s.
 WALK = Walk(
     torso=Torso(lean=0.0386, gain=144.403, damping=41.3951),
     lifting=0.197,

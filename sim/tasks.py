@@ -173,14 +173,14 @@ TASKS = {
     "walker": Task(
         action=planar.WALKER.action,
         world=planar.Walker,
-        behaviours={"walk": Behaviour(lambda: planar_gaits.behave(planar_gaits.WALK, (0.02, 0.06)), 250)},
+        behaviours={"walk": Behaviour(lambda: planar_gaits.behave(planar_gaits.WALK, 0.08), 250)},
         state=planar.WALKER.state,
         signals=planar.WALKER.signals,
     ),
     "hopper": Task(
         action=planar.HOPPER.action,
         world=planar.Hopper,
-        behaviours={"hop": Behaviour(lambda: planar_gaits.behave(planar_gaits.HOP, (0.01, 0.04)), 250)},
+        behaviours={"hop": Behaviour(lambda: planar_gaits.behave(planar_gaits.HOP, 0.05), 250)},
         state=planar.HOPPER.state,
         signals=planar.HOPPER.signals,
     ),
