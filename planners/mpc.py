@@ -7,15 +7,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from worldpilot.contracts import Solver, WorldModel
 from worldpilot.errors import InvalidInput, NotReady, RewardError, WorldpilotError
 from worldpilot.history import HistoryBuffer
+from worldpilot.pending import PendingControls
 from worldpilot.planners.gate import Gate, GateDecision, GateState
 from worldpilot.planners.rewards import registry
 from worldpilot.planners.rewards.base import RewardContext
 from worldpilot.planners.rewards.composite import CompositeReward
-from worldpilot.types import AlertLevel, FloatArray, History, Plan, RewardSpec, Rollouts
+from worldpilot.types import AlertLevel, FloatArray, History, ModelSpec, Plan, RewardSpec, Rollouts
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,30 @@ class _Objective:
         return {prefix + name: float(values[0]) for prefix, terms in contributions for name, values in terms.items()}
 
 
+class _Late:
+    """A model as a late loop meets it: a plan acts after what is on its way. Implements `contracts.WorldModel`."""
+
+    def __init__(self, model: WorldModel, pending: PendingControls) -> None:
+        self._model, self._pending = model, pending
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self._model.spec
+
+    def encode(self, observations: npt.NDArray[Any]) -> FloatArray:
+        return self._model.encode(observations)
+
+    def predict(self, history: History, actions: FloatArray) -> FloatArray:
+        return self._model.predict(history, self._pending.effect(actions))
+
+    def signals(self, latents: FloatArray) -> dict[str, FloatArray]:
+        return self._model.signals(latents)
+
+    def rollout(self, history: History, actions: FloatArray, previous_control: FloatArray) -> Rollouts:
+        rollouts = self._model.rollout(history, self._pending.effect(actions), previous_control)
+        return replace(rollouts, actions=actions)
+
+
 class Mpc:
     """Plans at every tick, from the newest latent, with the reward in force.
 
@@ -101,6 +127,8 @@ class Mpc:
             or for leaving the data (the expression `-disagreement`). No swap removes them.
         shrink: replan for what is left of the horizon, until nothing is and a new horizon begins, instead of always
             for the whole of it. A plan that shall *end* at a goal then arrives, where a receding one may put it off.
+        delay: from what an observation shows until the control that answers it takes effect [s]. Plans then begin
+            after the controls that were sent and are not in force yet, and history knows when each was.
 
     Raises:
         RewardError, UnknownName: the first reward, or a standing term, can't be built.
@@ -119,13 +147,17 @@ class Mpc:
         swap_budget_s: float = 0.02,
         replan_every: int = 1,
         shrink: bool = False,
+        delay: float = 0.0,
     ) -> None:
-        self._model, self._solver, self._gate = model, solver, gate
+        self._pending = PendingControls(model.spec.action, delay)
+        self._model, self._solver, self._gate = _Late(model, self._pending) if delay else model, solver, gate
         self._seed, self._rng = seed, np.random.default_rng(seed)
         self._history = HistoryBuffer(model.spec.action, depth=max(model.spec.history - 1, 1))
         if not 1 <= replan_every <= model.spec.horizon * model.spec.action.block:
             longest = model.spec.horizon * model.spec.action.block
             raise InvalidInput(f"mpc: replan_every must be between 1 and the horizon's {longest}, got {replan_every}")
+        if self._pending.periods >= model.spec.horizon * model.spec.action.block:
+            raise InvalidInput(f"mpc: a delay of {delay} s leaves nothing of the horizon; give a shorter one")
         self._swap_budget_s, self._replan_every = swap_budget_s, replan_every
         self._shrink = shrink
         self._followed: Plan | None = None  # the plan in execution
@@ -159,6 +191,7 @@ class Mpc:
     def reset(self) -> None:
         """A new episode: forget history, warm start and randomness; keep the reward."""
         self._history.clear()
+        self._pending.clear()
         self._solver.reset()
         self._followed = None
         self._rng = np.random.default_rng(self._seed)
@@ -182,8 +215,9 @@ class Mpc:
 
         Args:
             latent: the newest, of shape (D,).
-            previous_control: the control in force since the latent before, of shape (U,).
-            proposals: from the prior, of shape (N, H, A); None if there are none.
+            previous_control: the control in force since the latent before, of shape (U,); where there is a delay, the
+                one that was sent.
+            proposals: from the prior, of shape (N, H, A), from the latent on; None if there are none.
             stamp_age: age of the observation behind the latent [s].
             alert_level: the monitor's newest level; None if it has not been heard.
         """
@@ -275,26 +309,27 @@ class Mpc:
                 self._history.clear()
                 self._solver.reset()
                 raise InvalidInput(f"the {name} is not finite or not of shape ({dim},)")
-        self._history.push(latent, previous_control)
+        self._history.push(latent, self._pending.send(previous_control))
         return self._history.history(self._model.spec.history)
 
     def _propose(self, proposals: FloatArray | None) -> FloatArray:
         """The prior's proposals, if there are any."""
         none = np.zeros((0, self._model.spec.horizon, self._model.spec.action.dim), np.float32)
-        return none if proposals is None else proposals
+        return none if proposals is None else self._pending.ahead(proposals)
 
     def _ends(self) -> bool:
         """Whether there is no plan to follow any longer."""
         if self._followed is None:
             return True
-        length = len(self._followed.actions) * self._model.spec.action.block
+        length = len(self._followed.actions) * self._model.spec.action.block - self._pending.periods
         return self._steps >= min(self._replan_every, length)
 
     def _left(self, fresh: bool) -> int:
         """Model steps to plan for: H, or what is left of a shrinking horizon."""
         horizon, block = self._model.spec.horizon, self._model.spec.action.block
-        left = -((self._spent - horizon * block) // block)  # rounded up
-        if fresh or not self._shrink or left < 1:
+        controls = horizon * block - self._spent
+        left = -(-controls // block)  # rounded up
+        if fresh or not self._shrink or controls <= self._pending.periods:
             self._spent, left = 0, horizon
         return left
 

@@ -12,7 +12,7 @@ from worldpilot.planners.gate import Gate, GateConfig, GateState
 from worldpilot.planners.mpc import Mpc, Tick
 from worldpilot.planners.rewards.registry import parse_spec, reward_id
 from worldpilot.planners.solvers import make
-from worldpilot.types import AlertLevel, RewardSpec
+from worldpilot.types import AlertLevel, FloatArray, RewardSpec
 
 DT = 0.1
 
@@ -291,3 +291,49 @@ def test_swaps_from_another_thread_never_break_a_tick(point: WorldModel) -> None
     assert versions == sorted(versions)
     assert versions[-1] == 60
     assert all(tick.plan is not None for tick in ticks)
+
+
+def late_drive(mpc: Mpc, delay: float, steps: int) -> tuple[FloatArray, list[Tick]]:
+    """Close the loop around a point whose position is seen, and whose controls arrive, late: `delay` [s] in all."""
+    whole, share = divmod(delay / DT, 1)
+    position, seen = np.zeros(2, np.float32), list[FloatArray]()
+    sent, ticks = [np.zeros(2, np.float32)] * (int(whole) + 2), list[Tick]()
+    for _ in range(steps):
+        seen.append(position)
+        ticks.append(mpc.tick(position, sent[-1], None))
+        sent.append(ticks[-1].control)
+        before, after = sent[-2 - int(whole)], sent[-1 - int(whole)]
+        position = np.asarray(position + DT * (share * before + (1 - share) * after), np.float32)
+    return np.asarray(seen, np.float32), ticks
+
+
+@pytest.mark.parametrize("delay", [0.25, 0.6])
+def test_a_late_loop_that_is_told_so_stops_where_one_that_is_not_overshoots(point: WorldModel, delay: float) -> None:
+    def overshoot(told: float) -> float:
+        seen, _ = late_drive(controller(point, pose(0.2, -0.1), delay=told), delay, 60)
+        return float(max(seen[:, 0].max() - 0.2, -0.1 - seen[:, 1].min()))
+
+    assert overshoot(delay) < 0.01
+    assert overshoot(0.0) > 0.05
+
+
+def test_what_is_imagined_of_a_late_loop_comes_true(point: WorldModel) -> None:
+    mpc = controller(point, pose(0.2, -0.1), delay=0.25, replan_every=17)
+    seen, ticks = late_drive(mpc, 0.25, 12)
+    plan = ticks[0].plan
+    assert plan is not None
+    np.testing.assert_allclose(seen[[5, 10]], plan.imagined.latents[0, :2], atol=1e-5)
+
+
+def test_a_late_loop_keeps_to_a_shrinking_horizon(point: WorldModel) -> None:
+    block, horizon = point.spec.action.block, point.spec.horizon
+    mpc = controller(point, pose(0.2, 0.0), delay=0.1, replan_every=block, shrink=True)
+    _, ticks = late_drive(mpc, 0.1, block * horizon + 4)
+    lengths = [len(tick.plan.actions) for tick in ticks if tick.plan is not None]
+    # the last plan of a horizon is followed as far as it has an effect; then a new horizon begins
+    assert lengths == [4] * 5 + [3] * 5 + [2] * 5 + [1] * 4 + [4] * 5
+
+
+def test_a_delay_longer_than_the_horizon_is_refused(point: WorldModel) -> None:
+    with pytest.raises(InvalidInput, match="leaves nothing of the horizon"):
+        controller(point, pose(0.2, 0.0), delay=2.0)
