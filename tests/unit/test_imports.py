@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("models", "planners", "sim", "calibration")
-GROUND_FLOOR = ("types", "contracts", "errors", "history", "graph")
+GROUND_FLOOR = ("types", "contracts", "errors", "history", "graph", "system", "pending")
 # Files of models/ that run where training runs, and so may import torch.
 TRAIN_SIDE = (
     "train.py",
