@@ -18,6 +18,7 @@ from worldpilot.models.artifact import Artifact, zoo_path
 from worldpilot.models.data.episodes import Episode
 from worldpilot.planners.rewards.registry import parse_spec
 from worldpilot.sim.tasks import available
+from worldpilot.system import System
 
 REWARDS = "rewards"  # the protocol of legged robots
 
@@ -49,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--solver", type=json.loads, default={}, help="solver settings as JSON that replace defaults")
     parser.add_argument("--artifact", type=Path, default=None, help="default: the shipped one")
+    parser.add_argument("--system", type=Path, help="the world is made like this (see `calibrate latency`, `system`)")
+    parser.add_argument("--delay", type=float, help="that the planner reckons with [s]; default: the system's")
     parser.add_argument("--record", type=Path, default=None, help="add the episodes to this store (for `calibrate`)")
     parser.add_argument("--json", type=Path, default=None, help="write the figures as one JSON object")
 
@@ -79,6 +82,8 @@ def _towards_goals(args: argparse.Namespace, artifact: Artifact) -> dict[str, An
         shrink=images if args.shrink is None else args.shrink,
         solver=args.solver,
         record=args.record,
+        system=System.load(args.system, args.task) if args.system else None,
+        delay=args.delay,
         progress=progress,
     )
     print(f"{args.task}, protocol {args.protocol}, goals: {result['goals']}, seed {args.seed}")

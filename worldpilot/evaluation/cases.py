@@ -17,6 +17,7 @@ import numpy as np
 from worldpilot.errors import InvalidInput, UnknownName
 from worldpilot.sim.push_t import BLOCK_RANGE, GOAL, PushT
 from worldpilot.sim.tasks import GoalTest, World, task
+from worldpilot.system import System
 from worldpilot.types import FloatArray, ImageArray, RewardSpec, RewardTerm
 
 PROTOCOLS = ("task", "goal-image")
@@ -57,11 +58,14 @@ class Case:
         return world.outcome()["overlap"]
 
 
-def make_cases(name: str, protocol: str, goals: str, episodes: int, seed: int) -> list[Case]:
+def make_cases(
+    name: str, protocol: str, goals: str, episodes: int, seed: int, system: System | None = None
+) -> list[Case]:
     """The first `episodes` cases of a protocol, from a seed.
 
     Args:
         goals: of the task protocol: "novel" draws a goal pose for each episode; "trained" is the behaviour data's.
+        system: of the worlds that starts and goals are taken from; nothing is late there.
     """
     if protocol not in PROTOCOLS:
         raise UnknownName("protocol", protocol, PROTOCOLS)
@@ -72,10 +76,15 @@ def make_cases(name: str, protocol: str, goals: str, episodes: int, seed: int) -
     if protocol == "task":
         if name != "push_t":
             raise InvalidInput(f"evaluate: {name} has no task protocol; use --protocol goal-image")
-        with closing(PushT(render_images=False)) as world:
+        with closing(PushT(render_images=False, **made(system))) as world:
             return [_task_case(world, goals, seed, episode) for episode in range(episodes)]
-    with closing(task(name).world()) as world:
+    with closing(task(name).world(**made(system))) as world:
         return list(islice(_goal_images(name, world, seed), episodes))
+
+
+def made(system: System | None) -> dict[str, Any]:
+    """How a world is made like a system, but for its delays; a world that knows of no systems is made without one."""
+    return {} if system is None else {"system": system.immediate}
 
 
 def _replay(world: World, seed: int, options: Mapping[str, Any], controls: Iterable[FloatArray]) -> None:

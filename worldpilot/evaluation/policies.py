@@ -13,6 +13,7 @@ from worldpilot.errors import InvalidInput, UnknownName
 from worldpilot.evaluation.cases import Case
 from worldpilot.history import HistoryBuffer
 from worldpilot.models.artifact import Artifact
+from worldpilot.pending import PendingControls
 from worldpilot.planners.gate import Gate
 from worldpilot.planners.mpc import Mpc
 from worldpilot.planners.rewards import registry
@@ -47,6 +48,7 @@ class Setting:
     replan: int  # control steps between plans of an MPC
     shrink: bool  # the MPC's horizon shrinks
     solver: Mapping[str, Any]  # settings that replace the solver's defaults
+    delay: float = 0.0  # that a planner is told of [s]
 
 
 class Scripted:
@@ -107,14 +109,16 @@ class Planner:
             goal_latent=None if case.goal_image is None else _encode(artifact, case.goal_image),
             replan_every=setting.replan,
             shrink=setting.shrink,
+            delay=setting.delay,
         )
         self._proposes = solver == "ssr"
+        self._pending = PendingControls(self._spec.action, setting.delay)
         self._buffer = HistoryBuffer(self._spec.action, self._spec.history)
         self._previous = np.zeros(self._spec.action.control_dim, np.float32)
 
     def act(self, image: ImageArray | None) -> FloatArray:
         latent, proposals = _encode(self._artifact, image), None
-        self._buffer.push(latent, self._previous)
+        self._buffer.push(latent, self._pending.send(self._previous))
         begin = time.perf_counter()
         solves = self._mpc.plans_next
         if self._proposes and solves:

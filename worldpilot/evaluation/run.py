@@ -11,10 +11,12 @@ import numpy as np
 from worldpilot.calibration.intervals import wilson
 from worldpilot.errors import UnknownName
 from worldpilot.evaluation import policies
-from worldpilot.evaluation.cases import Case, make_cases
+from worldpilot.evaluation.cases import Case, made, make_cases
 from worldpilot.models.artifact import Artifact
 from worldpilot.models.data.episodes import Episode, EpisodeWriter
+from worldpilot.sim.bullet import BulletWorld
 from worldpilot.sim.tasks import World, task
+from worldpilot.system import System
 from worldpilot.types import FloatArray
 
 
@@ -56,6 +58,8 @@ def evaluate(
     shrink: bool = False,
     solver: Mapping[str, Any] | None = None,
     record: Path | None = None,
+    system: System | None = None,
+    delay: float | None = None,
     progress: Callable[[str, int, Tally], None] = lambda name, episode, tally: None,
 ) -> dict[str, Any]:
     """Success of each policy within the protocol's budget, on the same starts and goals.
@@ -65,18 +69,22 @@ def evaluate(
         shrink: their horizon shrinks (see `Mpc`).
         solver: settings that replace their solvers' defaults.
         record: folder of a store to which the episodes are added, the policy's name as their behaviour.
+        system: what the world is made like; its delays begin with the episode.
+        delay: that mpc, cem and mppi are told of [s]; None: the system's.
     """
     for name in names:
         if name not in policies.POLICIES:
             raise UnknownName("policy", name, policies.POLICIES)
     entry = task(artifact.spec.task)
-    cases = make_cases(artifact.spec.task, protocol, goals, episodes, seed)
-    world, tallies = entry.world(), {name: Tally() for name in names}
+    cases = make_cases(artifact.spec.task, protocol, goals, episodes, seed, system)
+    world, tallies = entry.world(**made(system)), {name: Tally() for name in names}
+    told = delay if delay is not None else system.delay if system else 0.0
+    late = {} if system is None and delay is None else {"delay": told}
     for name in names:
         for index, case in enumerate(cases):
             rng = np.random.default_rng([seed, index, 1])
-            setting = policies.Setting(artifact, world, case, rng, replan, shrink, solver or {})
-            kept = _run(world, case, name, setting, tallies[name], record)
+            setting = policies.Setting(artifact, world, case, rng, replan, shrink, solver or {}, told)
+            kept = _run(world, case, name, setting, tallies[name], record, system)
             if record is not None and kept is not None:
                 meta = {"task": artifact.spec.task, "action": artifact.spec.action.to_dict()}
                 with EpisodeWriter(record, meta) as writer:
@@ -88,17 +96,32 @@ def evaluate(
         "protocol": protocol,
         "goals": goals if protocol == "task" else "25 control steps ahead in a fresh episode",
         "seed": seed,
-        "planner": {"replan": replan, "shrink": shrink, "solver": dict(solver or {})},
+        "planner": {"replan": replan, "shrink": shrink, "solver": dict(solver or {}), **late},
+        **({} if system is None else {"system": _described(system)}),
         "model_id": artifact.spec.model_id,
         "policies": {name: tally.to_dict() for name, tally in tallies.items()},
     }
 
 
+def _described(system: System) -> dict[str, Any]:
+    delays = {"control": system.control_delay, "camera": system.camera_delay}
+    return {"delays": delays, "parameters": dict(system.parameters)}
+
+
 def _run(
-    world: World, case: Case, name: str, setting: policies.Setting, tally: Tally, record: Path | None
+    world: World,
+    case: Case,
+    name: str,
+    setting: policies.Setting,
+    tally: Tally,
+    record: Path | None,
+    system: System | None,
 ) -> Episode | None:
     """Run one episode and count it; returned as data if it is to be kept."""
     case.reset(world)
+    if isinstance(world, BulletWorld) and system is not None:
+        world.inject("delay", seconds=system.control_delay)
+        world.inject("delay_observation", seconds=system.camera_delay)
     policy = policies.make(name, setting)
     looks = policy.sees or record is not None
     images, signals, applied = [], [world.signals()], list[FloatArray]()
