@@ -13,13 +13,14 @@ from worldpilot.calibration.thresholds import CHANNELS, Scores, Thresholds, norm
 from worldpilot.contracts import WorldModel
 from worldpilot.errors import InvalidInput
 from worldpilot.history import HistoryBuffer
-from worldpilot.types import Alert, AlertLevel, FloatArray, History, PredictionError
+from worldpilot.types import ActionSpec, Alert, AlertLevel, FloatArray, History, PredictionError
 
 _MEANING = {
     "surprise": "what came is not what was predicted",
     "drift": "predictions have been worse than usual for some time",
     "h_step": "predictions some steps ahead are worse than usual",
     "disagreement": "the ensemble's members disagree about what comes next",
+    "spread": "the prior's proposals lie further apart than usual",
 }
 
 
@@ -27,15 +28,24 @@ class PredictionTracker:
     """Predicts the present from the past, with the controls that were really applied, and compares.
 
     The error is the mean over the latent's dimensions of the squared difference to the ensemble's mean (LeWorldModel,
-    arXiv 2603.19312: "surprise"), in units of the median of good episodes once there are thresholds.
+    arXiv 2603.19312: "surprise"), in units of the median of good episodes once there are thresholds. With a whitening
+    the one-step error is that of the whitened difference, a Mahalanobis distance.
 
     Args:
         model: the world model.
-        thresholds: gives the units; None for raw errors, as `thresholds.fit` takes them.
+        thresholds: give the units and the whitening; None for raw errors, as `thresholds.fit` takes them.
         horizon: H of the H-step error; None leaves it out (NaN) and saves its prediction.
+        whitening: of raw errors, of shape (D, D), see `thresholds.whiten`; None: they are plain.
     """
 
-    def __init__(self, model: WorldModel, thresholds: Thresholds | None = None, *, horizon: int | None = None) -> None:
+    def __init__(
+        self,
+        model: WorldModel,
+        thresholds: Thresholds | None = None,
+        *,
+        horizon: int | None = None,
+        whitening: FloatArray | None = None,
+    ) -> None:
         if thresholds is not None and thresholds.model_id != model.spec.model_id:
             raise InvalidInput(
                 f"monitor: thresholds are valid for model {thresholds.model_id}, this is {model.spec.model_id}; "
@@ -43,6 +53,9 @@ class PredictionTracker:
             )
         self._model, self._horizon = model, horizon
         self._scales = thresholds.scales if thresholds is not None else None
+        self._whitening = whitening
+        if thresholds is not None and thresholds.whitening:
+            self._whitening = thresholds.whitening_matrix()
         self._h, self._block = model.spec.history, model.spec.action.block
         self._buffer = HistoryBuffer(model.spec.action, depth=self._h - 1 + (horizon or 1))
         self.reset()
@@ -71,9 +84,10 @@ class PredictionTracker:
             return None
         self.predicted = mean = one_step.mean(axis=0)
         far = self._predict(self._horizon) if self._horizon is not None else None
+        difference = latent - mean if self._whitening is None else self._whitening @ (latent - mean)
         error = PredictionError(
             stamp=stamp,
-            one_step=float(np.square(mean - latent).mean()),
+            one_step=float(np.square(difference).mean()),
             h_step=float(np.square(far.mean(axis=0) - latent).mean()) if far is not None else math.nan,
             disagreement=float(np.sqrt(np.square(one_step - mean).mean())),
         )
@@ -85,6 +99,11 @@ class PredictionTracker:
             return None
         past = self._buffer.history(self._h, before=steps * self._block)
         return self._model.predict(past, self._buffer.applied(steps)[None])[:, 0, -1]
+
+
+def proposal_spread(proposals: FloatArray, spec: ActionSpec) -> float:
+    """Of proposals of shape (N, H, A): their standard deviation over N, as a share of the controls' range."""
+    return float((proposals.std(axis=0) / (spec.action_high - spec.action_low)).mean())
 
 
 class Monitor:
@@ -132,6 +151,11 @@ class Monitor:
         else:
             channel, since = raised, self._since[raised]
             text = f"{_MEANING[raised]}: {raised} {self.scores[raised]:.3g}, threshold {self._threshold(raised):.3g}"
+            if since < error.stamp:
+                text += f", for {error.stamp - since:.2f} s"
+            others = [name for name, _ in self._limits if name in self._since and name != raised]
+            if others:
+                text += f"; {', '.join(others)} too"
         self._channel = channel
         return Alert(
             stamp=error.stamp,

@@ -2,29 +2,31 @@
 
 A channel turns the stream of prediction errors into a score. Guarantees for independent errors are void here, because
 errors of neighbouring steps resemble one another; so each channel is thresholded on its *episode maximum* over good
-episodes, which are independent of one another. With n episodes and C channels the threshold is the maximum of rank
-ceil((n + 1)(1 - alpha/C)): an exchangeable new episode raises any alarm with probability at most alpha (split conformal
-prediction with a union bound over the channels; FIPER, arXiv 2510.09459; FAIL-Detect, arXiv 2503.08558).
-That holds for the model and the behaviour it was fitted on, and for no other: both are stored beside it.
+episodes, which are independent of one another, at one rank for all channels: an exchangeable new episode raises any
+alarm with probability at most alpha (split conformal prediction; FIPER, arXiv 2510.09459; FAIL-Detect, arXiv
+2503.08558). That holds for the model, the behaviours and the rewards it was fitted on, and for no other: they are
+stored beside it.
 """
 
 import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from worldpilot.errors import InvalidInput, UnknownName
-from worldpilot.types import AlertLevel, PredictionError
+from worldpilot.types import AlertLevel, FloatArray, PredictionError
 
-ERRORS = ("one_step", "h_step", "disagreement")
+ERRORS = ("one_step", "h_step", "disagreement", "spread")
 CHANNELS: Mapping[str, AlertLevel] = {
     "surprise": AlertLevel.HOLD,  # the newest one-step error
     "drift": AlertLevel.CAUTION,  # evidence accumulated over many of them
     "h_step": AlertLevel.CAUTION,
     "disagreement": AlertLevel.CAUTION,
+    "spread": AlertLevel.CAUTION,  # of the prior's proposals
 }
 DEFAULT_CHANNELS = ("surprise", "drift")
 N_QUANTILES = 255  # of good one-step errors: p-values down to 1/256
@@ -41,26 +43,40 @@ class Thresholds:
     scales: Mapping[str, float]  # error -> its median over good episodes: the unit of PredictionError
     limits: Mapping[str, float]  # channel -> a score above it is an alarm
     quantiles: tuple[float, ...]  # of good one-step errors, ascending, in units of their median
+    rewards: Mapping[str, int] = field(default_factory=dict)  # family -> episodes in which one of it was in force
+    whitening: tuple[tuple[float, ...], ...] = ()  # rows of a lower triangle (D, D), see `whiten`; none: plain errors
 
     def __post_init__(self) -> None:
         for channel in self.limits:
             if channel not in CHANNELS:
                 raise UnknownName("monitor channel", channel, CHANNELS)
-        values = [self.alpha, *self.scales.values(), *self.limits.values(), *self.quantiles]
+        triangle = [value for row in self.whitening for value in row]
+        values = [self.alpha, *self.scales.values(), *self.limits.values(), *self.quantiles, *triangle]
         if not np.isfinite(values).all():
             raise InvalidInput("thresholds: every number must be finite; calibrate again")
-        if set(self.scales) != set(ERRORS) or min(self.scales.values()) <= 0:
+        if set(self.scales) | {"spread"} != set(ERRORS) or min(self.scales.values()) <= 0:
             raise InvalidInput(
                 f"thresholds: scales must be positive, one for each of {ERRORS}, got {dict(self.scales)}"
             )
+        if [len(row) for row in self.whitening] != list(range(1, len(self.whitening) + 1)):
+            raise InvalidInput("thresholds: whitening must be the rows of a lower triangle; calibrate again")
         if not self.limits or not self.quantiles or list(self.quantiles) != sorted(self.quantiles):
             raise InvalidInput("thresholds: needs at least one limit, and quantiles in ascending order")
         if not 0.0 < self.alpha < 1.0 or self.episodes < 1:
             raise InvalidInput(f"thresholds: needs 0 < alpha < 1 and episodes >= 1, got {self.alpha}, {self.episodes}")
 
+    def whitening_matrix(self) -> FloatArray:
+        """W of shape (D, D), float32."""
+        d = len(self.whitening)
+        matrix = np.zeros((d, d), np.float32)
+        for i, row in enumerate(self.whitening):
+            matrix[i, : i + 1] = row
+        return matrix
+
     def to_dict(self) -> dict[str, Any]:
         """As stored in a manifest."""
-        return {**asdict(self), "behaviours": list(self.behaviours), "quantiles": list(self.quantiles)}
+        lists = {"behaviours": list(self.behaviours), "quantiles": list(self.quantiles)}
+        return {**asdict(self), **lists, "whitening": [list(row) for row in self.whitening]}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Thresholds":
@@ -70,8 +86,9 @@ class Thresholds:
             InvalidInput: a field is missing or unknown, or a value is out of range.
         """
         try:
-            values = {**content, "behaviours": tuple(content["behaviours"]), "quantiles": tuple(content["quantiles"])}
-            return cls(**values)
+            tuples = {"behaviours": tuple(content["behaviours"]), "quantiles": tuple(content["quantiles"])}
+            rows = tuple(tuple(row) for row in content.get("whitening", ()))
+            return cls(**{**content, **tuples, "whitening": rows})
         except (TypeError, KeyError) as error:
             raise InvalidInput(f"thresholds: {error}; calibrate again with this version") from error
 
@@ -129,6 +146,7 @@ class Scores:
             "drift": self._drift.update(one_step),
             "h_step": error.h_step,
             "disagreement": error.disagreement,
+            "spread": error.spread,
         }
 
 
@@ -140,6 +158,8 @@ def fit(
     alpha: float = 0.05,
     channels: Sequence[str] = DEFAULT_CHANNELS,
     scales: Mapping[str, float] | None = None,
+    rewards: Mapping[str, int] | None = None,
+    whitening: FloatArray | None = None,
 ) -> Thresholds:
     """Thresholds from the prediction errors of good episodes.
 
@@ -151,6 +171,8 @@ def fit(
         alpha: bound on the share of good episodes with a false alarm, over all channels together.
         channels: which scores may raise an alarm; each more of them makes the others' thresholds higher.
         scales: None if the errors are raw; if they were divided by scales already (recalibrating at run time), those.
+        rewards: in how many of the episodes a reward of which family was in force.
+        whitening: of the one-step errors, of shape (D, D), see `whiten`; None: they are plain.
 
     Raises:
         InvalidInput: too few episodes for alpha, an episode without errors, or errors that are not finite.
@@ -161,12 +183,11 @@ def fit(
             raise UnknownName("monitor channel", channel, CHANNELS)
     if not 0.0 < alpha < 1.0 or not channels:
         raise InvalidInput(f"thresholds: needs 0 < alpha < 1 and a channel, got {alpha} and {list(channels)}")
-    n = len(episodes)
-    rank = math.ceil(round((n + 1) * (1.0 - alpha / len(channels)), 9))
-    if rank > n:
+    n, needed = len(episodes), episodes_needed(alpha, len(channels))
+    if n < needed:
         raise InvalidInput(
             f"thresholds: {n} good episodes are too few for alpha {alpha} over {len(channels)} channels, "
-            f"{episodes_needed(alpha, len(channels))} are needed; collect more or raise alpha"
+            f"{needed} are needed; collect more or raise alpha"
         )
     raw = {name: _column(episodes, name) for name in ERRORS}
     if min(map(len, episodes)) == 0 or not np.isfinite(raw["one_step"]).all():
@@ -176,18 +197,83 @@ def fit(
     normalised = [[normalise(error, units) for error in episode] for episode in episodes]
     levels = np.linspace(0.0, 1.0, N_QUANTILES)
     quantiles = tuple(np.quantile(raw["one_step"] / units["one_step"], levels).tolist())
-    maxima = {channel: sorted(values) for channel, values in episode_maxima(normalised, quantiles).items()}
-    limits = {channel: maxima[channel][rank - 1] for channel in channels}
+    found = episode_maxima(normalised, quantiles)
+    maxima = np.array([found[channel] for channel in channels]).T  # (n, C)
+    rank = common_rank(maxima, alpha)
+    limits = dict(zip(channels, np.sort(maxima, axis=0)[rank - 1].tolist(), strict=True))
     if not np.isfinite(list(limits.values())).all():
         raise InvalidInput(f"thresholds: limits {limits} are not finite; a channel has no scores in these episodes")
-    return Thresholds(model_id, tuple(behaviours), alpha, n, dict(scales or units), limits, quantiles)
+    return Thresholds(
+        model_id=model_id,
+        behaviours=tuple(behaviours),
+        alpha=alpha,
+        episodes=n,
+        scales=dict(scales or units),
+        limits=limits,
+        quantiles=quantiles,
+        rewards=dict(rewards or {}),
+        whitening=() if whitening is None else tuple(tuple(row[: i + 1].tolist()) for i, row in enumerate(whitening)),
+    )
 
 
-def recalibrate(stream: Sequence[PredictionError], current: Thresholds, *, segment_s: float = 5.0) -> Thresholds:
+def common_rank(maxima: npt.NDArray[np.floating[Any]], alpha: float) -> int:
+    """The rank whose order statistics, one a channel, a new episode exceeds in any channel with probability <= alpha.
+
+    An episode counts by its largest rank over the channels, however they depend on one another. A new episode raises
+    the others' ranks by at most one, so rank k will do if 1 + #{largest rank >= k} <= alpha (n + 1); the union bound's
+    ceil((n + 1)(1 - alpha/C)) always does.
+
+    Args:
+        maxima: of n good episodes in C channels, of shape (n, C).
+    """
+    n, channels = maxima.shape
+    union = math.ceil(round((n + 1) * (1.0 - alpha / channels), 9))
+    ranks = [np.searchsorted(np.sort(column), column, side="right") for column in maxima.T]
+    largest = np.sort(np.max(ranks, axis=0))[::-1]
+    allowed = math.floor(round(alpha * (n + 1), 9)) - 1
+    return min(union, int(largest[allowed]) + 1)
+
+
+def whiten(residuals: FloatArray) -> FloatArray:
+    """The matrix W, lower triangular of shape (D, D), by which prediction errors e become uncorrelated, of variance 1.
+
+    |We|^2 = e' S^-1 e, the score of a Gaussian error: its other term, log det S, is the same at every step, and no
+    threshold feels it. S is the second moment of the errors, shrunk towards a multiple of the identity as far as its
+    own uncertainty asks for (Ledoit & Wolf 2004).
+
+    Args:
+        residuals: errors of good episodes, of shape (n, D), n of at least D: other episodes than the thresholds'.
+
+    Raises:
+        InvalidInput: too few of them, or not finite.
+    """
+    n, d = residuals.shape
+    if n < d or not np.isfinite(residuals).all():
+        raise InvalidInput(f"whitening: needs at least {d} finite errors of {d} dimensions, got {n}; collect more")
+    x = residuals.astype(np.float64)
+    moment = x.T @ x / n
+    mean = np.trace(moment) / d
+    spread = np.square(moment - mean * np.eye(d)).sum()
+    doubt = (np.square(np.square(x).sum(axis=1)).sum() / n - np.square(moment).sum()) / n
+    share = min(doubt / spread, 1.0) if spread > 0 else 1.0
+    shrunk = (1.0 - share) * moment + share * mean * np.eye(d)
+    return np.tril(np.linalg.inv(np.linalg.cholesky(shrunk)))
+
+
+def recalibrate(
+    stream: Sequence[PredictionError],
+    current: Thresholds,
+    *,
+    segment_s: float = 5.0,
+    rewards: Sequence[str] = (),
+) -> Thresholds:
     """Thresholds from the recent past of a running robot, which must have been good operation.
 
     The stream, normalised by `current`, is cut into segments of `segment_s` that stand for episodes: the bound alpha
     then holds for a segment, and only as far as neighbouring segments are independent. The units stay as they are.
+
+    Args:
+        rewards: families of the rewards that were in force.
 
     Raises:
         InvalidInput: the past is too short; the message says how long it must be.
@@ -204,18 +290,20 @@ def recalibrate(stream: Sequence[PredictionError], current: Thresholds, *, segme
             f"recalibrate: {len(whole) * segment_s:.0f} s of good operation are too short, {needed * segment_s:.0f} s "
             f"are needed for alpha {current.alpha}; keep running, or calibrate offline"
         )
-    return fit(
+    fitted = fit(
         whole,
         model_id=current.model_id,
         behaviours=current.behaviours,
         alpha=current.alpha,
         channels=list(current.limits),
         scales=current.scales,
+        rewards=dict.fromkeys(rewards, len(whole)),
     )
+    return replace(fitted, whitening=current.whitening)
 
 
 def episodes_needed(alpha: float, channels: int = len(DEFAULT_CHANNELS)) -> int:
-    """The least n for which the rank ceil((n + 1)(1 - alpha/C)) exists: 39 for alpha = .05 and two channels."""
+    """The least n for which the rank of the union bound exists: 39 for alpha = .05 and two channels."""
     return math.ceil(round(channels / alpha, 9)) - 1
 
 
@@ -237,6 +325,7 @@ def normalise(error: PredictionError, scales: Mapping[str, float]) -> Prediction
         error.one_step / scales["one_step"],
         error.h_step / scales["h_step"],
         error.disagreement / scales["disagreement"],
+        error.spread / scales.get("spread", 1.0),
     )
 
 

@@ -5,6 +5,7 @@ k control steps in a model step (the action block), A = k*U, E ensemble members.
 Arrays are float32 and in physical units (latents: dimensionless) unless a field says otherwise.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
@@ -227,6 +228,7 @@ class PredictionError:
     one_step: float  # surprise: squared error of the prediction made one model step ago
     h_step: float  # squared error of the prediction made H model steps ago; NaN until there is one
     disagreement: float  # ensemble spread of the one-step prediction
+    spread: float = math.nan  # of the prior's proposals for the present; NaN where nobody looks at them
 
 
 @dataclass(frozen=True)

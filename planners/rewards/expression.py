@@ -65,6 +65,11 @@ class Expression(RewardPlugin):
         super().__post_init__()
         compile_expression(self.expression, _AnyName())
 
+    def needs(self) -> tuple[str, ...]:
+        """Every name it reads: signals, and what else an expression may use."""
+        read = {node.id for node in ast.walk(parse(self.expression)) if isinstance(node, ast.Name)}
+        return tuple(sorted(read - {"pi", *_FUNCTIONS}))
+
     def bind(self, context: RewardContext) -> Self:
         return replace(self, compiled=compile_expression(self.expression, units(context.model_spec)))
 

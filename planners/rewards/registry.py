@@ -104,6 +104,12 @@ def reward_id(spec: RewardSpec) -> str:
     return hashlib.sha256(json.dumps(to_dict(spec), sort_keys=True).encode()).hexdigest()[:12]
 
 
+def family(spec: RewardSpec) -> str:
+    """What kind of reward it is, whatever its numbers: its plugins, and the signals that each of them reads."""
+    reads = {(term.plugin, tuple(sorted(_make(term).needs()))) for term in spec.terms}
+    return " + ".join(f"{plugin}({', '.join(names)})" if names else plugin for plugin, names in sorted(reads))
+
+
 def schema() -> dict[str, Any]:
     """JSON schema of a reward specification, with the parameters of every installed plugin."""
     variants = []

@@ -3,11 +3,14 @@
 import math
 
 import numpy as np
+import numpy.typing as npt
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worldpilot.calibration.detection import share, threshold
 from worldpilot.calibration.monitor import Monitor
-from worldpilot.calibration.thresholds import CHANNELS, Thresholds, fit
+from worldpilot.calibration.thresholds import CHANNELS, Thresholds, common_rank, episodes_needed, fit
 from worldpilot.types import AlertLevel, PredictionError
 
 DT, CLEAR_S = 0.1, 0.5
@@ -81,3 +84,47 @@ def test_thresholds_do_not_depend_on_the_order_of_episodes(seed: int, n: int) ->
     assert first == second
     above = [max(e.one_step for e in ep) / first.scales["one_step"] > first.limits["surprise"] for ep in episodes]
     assert sum(above) <= 0.05 * n
+
+
+@given(st.integers(0, 2**31), st.sampled_from([0.05, 0.1, 0.25]), st.integers(1, 4), st.floats(0.0, 1.0), st.booleans())
+def test_of_any_set_of_episodes_at_most_alpha_alarm_under_thresholds_from_the_others(
+    seed: int, alpha: float, channels: int, alike: float, ties: bool
+) -> None:
+    """The exchangeability argument, counted out: each of n + 1 episodes in turn is the new one."""
+    rng = np.random.default_rng(seed)
+    n = episodes_needed(alpha, channels) + int(rng.integers(30))
+    maxima = alike * rng.normal(size=(n + 1, 1)) + (1 - alike) * rng.normal(size=(n + 1, channels))
+    maxima = np.round(maxima, 1) if ties else maxima
+    alarms = 0
+    for i in range(n + 1):
+        rest = np.delete(maxima, i, axis=0)
+        limits = np.sort(rest, axis=0)[common_rank(rest, alpha) - 1]
+        alarms += bool((maxima[i] > limits).any())
+    assert alarms <= alpha * (n + 1) + 1e-9
+
+
+def ar1(rng: np.random.Generator, episodes: int, steps: int, phi: float) -> npt.NDArray[np.float64]:
+    """Squared errors (episodes, steps) of a stationary AR(1) process of variance 1."""
+    noise = rng.normal(size=(episodes, steps))
+    for t in range(1, steps):
+        noise[:, t] = phi * noise[:, t - 1] + math.sqrt(1 - phi**2) * noise[:, t]
+    return np.square(noise)
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.5, 0.8, 0.95])
+def test_whole_episodes_alarm_as_rarely_as_promised_although_their_steps_are_not_independent(phi: float) -> None:
+    """At alpha = .05 over several calibrations of 200 episodes; a threshold on single steps is the negative control."""
+    alpha, alarms, pointwise = 0.05, list[bool](), list[bool]()
+    for seed in range(5):
+        rng = np.random.default_rng([seed, round(100 * phi)])
+        good, fresh = ar1(rng, 200, 40, phi), ar1(rng, 200, 40, phi)
+        episodes = [as_errors([(float(e), math.nan, 0.1) for e in row]) for row in good]
+        thresholds = fit(episodes, model_id="m", behaviours=["expert"], alpha=alpha)
+        limit = threshold(good.ravel(), alpha)
+        for row in fresh:
+            monitor, scale = Monitor(thresholds), thresholds.scales["one_step"]
+            alarms.append(any(monitor.update(e) for e in as_errors([(float(e / scale), math.nan, 0.1) for e in row])))
+            pointwise.append(bool((row > limit).any()))
+    assert share(alarms)["ci"][0] <= alpha  # of 1000 episodes
+    assert share(alarms)["value"] >= alpha / 3  # nor is the promise kept by never alarming
+    assert share(pointwise)["ci"][0] > 5 * alpha

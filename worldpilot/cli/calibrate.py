@@ -3,19 +3,33 @@
 import argparse
 import json
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from worldpilot.calibration.intervals import wilson
-from worldpilot.calibration.monitor import Monitor, PredictionTracker
-from worldpilot.calibration.thresholds import CHANNELS, DEFAULT_CHANNELS, Thresholds, episodes_needed, fit, normalise
+from worldpilot.calibration.monitor import Monitor, PredictionTracker, proposal_spread
+from worldpilot.calibration.thresholds import (
+    CHANNELS,
+    DEFAULT_CHANNELS,
+    Thresholds,
+    episodes_needed,
+    fit,
+    normalise,
+    whiten,
+)
 from worldpilot.errors import InvalidInput
 from worldpilot.models.artifact import Artifact, update_manifest, zoo_path
 from worldpilot.models.data.episodes import Episode, EpisodeStore
-from worldpilot.types import PredictionError
+from worldpilot.types import FloatArray, ModelSpec, PredictionError
 
 FOLDS = 5
+SURPRISES = ("plain", "whitened")
+SHAPE = 5  # each fifth episode gives the whitening, the others the thresholds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     monitor.add_argument("--split-seed", type=int, default=0, help="of that split")
     monitor.add_argument("--alpha", type=float, default=0.05, help="bound on the share of episodes with a false alarm")
     monitor.add_argument("--channels", default=",".join(DEFAULT_CHANNELS), help=f"of {', '.join(CHANNELS)}")
+    monitor.add_argument("--surprise", choices=SURPRISES, default="plain", help="how one-step errors are measured")
+    monitor.add_argument(
+        "--reward",
+        action="append",
+        default=[],
+        metavar="SPEC",
+        help="a reward that the robot will be asked for, JSON or a file of it; refused if no episode had one of its "
+        "family; may be repeated",
+    )
     monitor.add_argument("--json", type=Path, help="write the result here")
     monitor.set_defaults(calibrate=calibrate_monitor)
 
@@ -47,17 +70,28 @@ def calibrate_monitor(args: argparse.Namespace) -> int:
     good = store.select(behaviour=behaviours)
     indices = range(len(good)) if args.held_out >= 1 else good.split(args.held_out, args.split_seed)[1]
     upright = [i for i in indices if not good.metas[i].get("fallen", False)]
-    tracker = PredictionTracker(artifact.world_model, horizon=artifact.spec.horizon)
-    episodes = [errors for i in upright if (errors := prediction_errors(artifact, tracker, good[i]))]
     if len(upright) < len(indices):
         print(f"{len(indices) - len(upright)} episodes left out: the robot fell in them")
+    check_data(store, [good.metas[i] for i in upright], artifact.spec)
+    rewards = families([good.metas[i] for i in upright], args.reward)
+    channels, whitening = args.channels.split(","), None
+    if args.surprise == "whitened":  # by other episodes than the thresholds'
+        shape, upright = upright[::SHAPE], [i for k, i in enumerate(upright) if k % SHAPE]
+        whitening = whiten(np.concatenate([residuals(artifact, good[i]) for i in shape]))
+    tracker = PredictionTracker(artifact.world_model, horizon=artifact.spec.horizon, whitening=whitening)
+    rng = np.random.default_rng(args.split_seed) if "spread" in channels else None
+    episodes = [errors for i in upright if (errors := prediction_errors(artifact, tracker, good[i], rng))]
     print(f"{len(episodes)} good episodes ({', '.join(behaviours)}), {sum(map(len, episodes))} predictions")
+    counted = ", ".join(f"{family} ({count} episodes)" for family, count in rewards.items())
+    print(f"rewards in force: {counted or 'not recorded'}")
 
     options: dict[str, Any] = {
         "model_id": artifact.spec.model_id,
         "behaviours": behaviours,
         "alpha": args.alpha,
-        "channels": args.channels.split(","),
+        "channels": channels,
+        "rewards": rewards,
+        "whitening": whitening,
     }
     thresholds = fit(episodes, **options)
     alarms = cross_validate(episodes, options)
@@ -94,16 +128,92 @@ def good_behaviours(store: EpisodeStore, asked: str | None) -> tuple[str, ...]:
     return found or (tuple(known) if asked is None else wanted)
 
 
-def prediction_errors(artifact: Artifact, tracker: PredictionTracker, episode: Episode) -> list[PredictionError]:
-    """The errors along one episode; empty if it is shorter than a history."""
+def check_data(store: EpisodeStore, metas: Sequence[Mapping[str, Any]], spec: ModelSpec) -> None:
+    """Refuse episodes that tell nothing of this model's monitor: another task, robot, rate, or model that acted.
+
+    What a store does not say is not checked.
+
+    Raises:
+        InvalidInput: with what differs.
+    """
+    said = store.meta
+    found: dict[str, Any] = {"task": said.get("task", spec.task)}
+    wanted: dict[str, Any] = {"task": spec.task}
+    if "action" in said:
+        fields = {"names": "controls", "units": "units of the controls", "control_dt": "control period [s]"}
+        for name, text in fields.items():
+            wanted[text] = spec.action.to_dict()[name]
+            found[text] = said["action"].get(name, wanted[text])
+    if "state" in said:
+        found["state"], wanted["state"] = list(said["state"]["names"]), list(spec.observation_names)
+    acted = {meta.get("model_id", said.get("model_id", spec.model_id)) for meta in metas}
+    found["model that acted"], wanted["model that acted"] = " and ".join(sorted(acted)), spec.model_id
+    for what, value in wanted.items():
+        if found[what] != value:
+            raise InvalidInput(
+                f"calibrate monitor: {what} of {store.path} is {found[what]}, of the artifact {value}; thresholds hold "
+                "for the robot and the policy they were fitted on: record episodes with this artifact"
+            )
+
+
+def families(metas: Sequence[Mapping[str, Any]], asked: Sequence[str]) -> dict[str, int]:
+    """Family of the reward in force -> number of episodes; empty where the episodes had none, or do not say.
+
+    Raises:
+        InvalidInput: a reward that the robot will be asked for is of a family that no episode had.
+    """
+    from worldpilot.planners.rewards import registry
+
+    counts = Counter(family for meta in metas if (family := meta.get("reward_family")))
+    for text in asked:
+        family = registry.family(registry.parse_spec(text if text.lstrip().startswith("{") else Path(text).read_text()))
+        if family not in counts:
+            raise InvalidInput(
+                f"calibrate monitor: no episode was recorded under {family}, but under "
+                f"{' or '.join(counts) or 'no reward that the data tells of'}; record some with this reward"
+            )
+    return dict(counts)
+
+
+def prediction_errors(
+    artifact: Artifact, tracker: PredictionTracker, episode: Episode, rng: np.random.Generator | None = None
+) -> list[PredictionError]:
+    """The errors along one episode; empty if it is shorter than a history.
+
+    Args:
+        rng: draws proposals of the prior at every step, for their spread; None leaves it out.
+    """
+    spec, n, errors = artifact.spec, int(artifact.manifest["proposals"]), list[PredictionError]()
+    for error, _ in _track(artifact, tracker, episode):
+        if rng is not None:
+            target = episode.meta.get("target")
+            proposals = artifact.prior.propose(tracker.history(), n, rng, target)
+            error = replace(error, spread=proposal_spread(proposals, spec.action))
+        errors.append(error)
+    return errors
+
+
+def residuals(artifact: Artifact, episode: Episode) -> FloatArray:
+    """The one-step errors along one episode as vectors, of shape (n, D)."""
+    tracker = PredictionTracker(artifact.world_model)
+    vectors = [vector for _, vector in _track(artifact, tracker, episode)]
+    return np.reshape(vectors, (-1, artifact.spec.latent_dim)).astype(np.float32)
+
+
+def _track(
+    artifact: Artifact, tracker: PredictionTracker, episode: Episode
+) -> Iterator[tuple[PredictionError, FloatArray]]:
+    """Error after error, each with its vector of shape (D,)."""
     spec = artifact.spec.action
     if episode.controls.shape[1] != spec.control_dim:
         raise InvalidInput(f"the model has {spec.control_dim} controls, this data {episode.controls.shape[1]}")
     tracker.reset()
     latents = artifact.world_model.encode(episode.observations)
     previous = [episode.controls[0], *episode.controls]  # none precedes the first observation; it is not used
-    errors = [tracker.update(i * spec.control_dt, latents[i], previous[i]) for i in range(len(latents))]
-    return [error for error in errors if error is not None]
+    for i, latent in enumerate(latents):
+        error = tracker.update(i * spec.control_dt, latent, previous[i])
+        if error is not None and tracker.predicted is not None:
+            yield error, latent - tracker.predicted
 
 
 def cross_validate(episodes: Sequence[Sequence[PredictionError]], options: dict[str, Any]) -> int | None:

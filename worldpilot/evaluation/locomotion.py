@@ -21,7 +21,7 @@ from worldpilot.evaluation.controllers import Kind, Planning, PriorAlone, Settin
 from worldpilot.models.artifact import Artifact
 from worldpilot.models.data.episodes import DATASET_FILE, Episode, EpisodeStore, EpisodeWriter
 from worldpilot.planners.rewards.base import RewardContext
-from worldpilot.planners.rewards.registry import build, reward_id, to_dict
+from worldpilot.planners.rewards.registry import build, family, reward_id, to_dict
 from worldpilot.sim.legged import LeggedWorld
 from worldpilot.sim.tasks import task
 from worldpilot.types import FloatArray, RewardSpec, Rollouts
@@ -115,6 +115,7 @@ def run_trial(artifact: Artifact, world: LeggedWorld, protocol: Protocol, trial:
         "seed": trial.seed,
         "behaviour": trial.kind.name,
         "reward": trial.asked.name if trial.asked else "",
+        "reward_family": family(trial.asked.reward) if trial.asked else "",
         "solve_ms": [round(1e3 * seconds, 3) for seconds in policy.solves],
         **world.outcome(),
     }

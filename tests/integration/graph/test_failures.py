@@ -26,6 +26,7 @@ def artifact(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
     def set_limits(manifest: dict[str, Any]) -> None:
         manifest["thresholds"]["limits"] = {"surprise": 0.1}
+        manifest["thresholds"]["rewards"] = {"smoothness": 100}
 
     update_manifest(folder, set_limits)
     return folder
@@ -136,8 +137,20 @@ def test_an_alert_holds_the_robot_until_it_is_over(running: Any) -> None:
         "/diagnostics", lambda d: d.status[0].level == DiagnosticStatus.ERROR, timeout=2.0, begin=begin
     )
     assert {value.key for value in diagnosed.message.status[0].values} >= {"surprise", "drift"}
+    assert "not fitted under goal_pose" in alert.message.message
     running.probe.wait_for("alert", lambda a: a.level < Alert.HOLD, timeout=10)
     running.probe.wait_for("planner_status", is_running, timeout=5)
+
+
+def test_a_reward_that_the_thresholds_were_not_fitted_under_is_diagnosed(running: Any) -> None:
+    begin = time.monotonic()
+    warned = running.probe.wait_for(
+        "/diagnostics", lambda d: d.status[0].level == DiagnosticStatus.WARN, timeout=5.0, begin=begin
+    )
+    said = {value.key: value.value for value in warned.message.status[0].values}
+    assert said["reward in force"].startswith("goal_pose(")
+    assert said["thresholds fitted under"] == "smoothness"
+    assert "but under smoothness" in warned.message.status[0].message
 
 
 def test_an_unknown_fault_is_answered_with_those_there_are(running: Any) -> None:

@@ -1,13 +1,17 @@
 """`worldpilot calibrate monitor` and `worldpilot models verify`, on a real artifact and real episodes on disk."""
 
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from worldpilot.cli.calibrate import good_behaviours
+from worldpilot.calibration.monitor import PredictionTracker
+from worldpilot.calibration.thresholds import Thresholds
+from worldpilot.cli.calibrate import good_behaviours, prediction_errors
 from worldpilot.cli.main import main
 from worldpilot.models.artifact import Artifact, verify
 from worldpilot.models.data.episodes import Episode, EpisodeStore, EpisodeWriter
@@ -18,9 +22,14 @@ def artifact(tiny_artifact: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_artifact, tmp_path / "push_t"))
 
 
-def write_episodes(folder: Path, n: int, steps: int = 30, fallen: int = 0) -> Path:
-    """A bright square that wanders over the image; the tiny model predicts it badly, and equally so in each episode."""
-    with EpisodeWriter(folder, {"task": "push_t"}) as writer:
+def write_episodes(
+    folder: Path, n: int, steps: int = 30, fallen: int = 0, store: dict[str, Any] | None = None, **said: Any
+) -> Path:
+    """A bright square that wanders over the image; the tiny model predicts it badly, and equally so in each episode.
+
+    `store` is what the store says of all episodes, `said` what each says of itself.
+    """
+    with EpisodeWriter(folder, {"task": "push_t"} if store is None else store) as writer:
         for seed in range(n):
             rng = np.random.default_rng(seed)
             frames = np.full((steps + 1, 64, 64, 3), 90, np.uint8)
@@ -30,7 +39,7 @@ def write_episodes(folder: Path, n: int, steps: int = 30, fallen: int = 0) -> Pa
                 frame[y : y + 16, x : x + 16] = 220
             controls = rng.uniform(-0.25, 0.25, (steps, 2)).astype(np.float32)
             behaviour = "expert" if seed % 4 else "random_push"
-            meta = {"seed": seed, "behaviour": behaviour} | ({"fallen": seed < fallen} if fallen else {})
+            meta = {"seed": seed, "behaviour": behaviour} | ({"fallen": seed < fallen} if fallen else {}) | said
             writer.append(Episode(frames, controls, {}, meta))
     return folder
 
@@ -64,6 +73,67 @@ def test_calibrate_refuses_what_it_cannot_do(artifact: Path, tmp_path: Path, cap
     assert main([*command, "--behaviours", "mpc"]) == 2
     assert 'there are "expert", "random_push"' in capsys.readouterr().err
     assert (artifact / "manifest.json").read_bytes() == before
+
+
+ACTION = {"names": ["vx", "vy"], "units": ["m/s", "m/s"], "control_dt": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("store", "said", "reason"),
+    [
+        ({"task": "push_cube"}, {}, "task of .* is push_cube, of the artifact push_t"),
+        ({"action": {**ACTION, "control_dt": 0.05}}, {}, r"control period \[s\] of .* is 0.05, of the artifact 0.1"),
+        ({"action": {**ACTION, "names": ["vy", "vx"]}}, {}, "controls of .* is .'vy', 'vx'."),
+        ({"state": {"names": ["height"]}}, {}, "state of .* is .'height'."),
+        ({"model_id": "0123456789ab"}, {}, "model that acted of .* is 0123456789ab"),
+        ({}, {"model_id": "0123456789ab"}, "model that acted of .* is 0123456789ab"),
+    ],
+)
+def test_data_of_another_robot_or_policy_is_refused_with_what_differs(
+    artifact: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    store: dict[str, Any],
+    said: dict[str, Any],
+    reason: str,
+) -> None:
+    data = write_episodes(tmp_path / "data", 8, steps=12, store=store, **said)
+    assert main(["calibrate", "monitor", "--artifact", str(artifact), "--data", str(data), "--held-out", "1"]) == 2
+    assert re.search(reason, capsys.readouterr().err)
+
+
+def test_the_rewards_in_force_are_stored_and_another_one_is_refused(
+    artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    family = "goal_pose(block_x, block_y)"
+    own = {"model_id": verify(artifact)["model_id"], "reward_family": family, "target": {"block_x": 0.0}}
+    data = write_episodes(tmp_path / "data", 40, steps=15, store={"action": ACTION}, **own)
+    command = ["calibrate", "monitor", "--artifact", str(artifact), "--data", str(data), "--held-out", "1"]
+    command += ["--alpha", "0.2"]
+    asked, other = tmp_path / "reward.json", '{"terms": [{"plugin": "goal_latent"}]}'
+    asked.write_text('{"terms": [{"plugin": "goal_pose", "params": {"x": 0.1, "y": 0}}]}')
+    assert main([*command, "--reward", str(asked)]) == 0
+    assert verify(artifact)["thresholds"]["rewards"] == {family: 30}
+    assert main([*command, "--reward", other]) == 2
+    assert f"no episode was recorded under goal_latent, but under {family}" in capsys.readouterr().err
+
+
+def test_whitened_surprise_and_the_spread_of_proposals(artifact: Path, tmp_path: Path) -> None:
+    data = write_episodes(tmp_path / "data", 60, steps=15)
+    command = ["calibrate", "monitor", "--artifact", str(artifact), "--data", str(data), "--held-out", "1"]
+    command += ["--alpha", "0.2", "--surprise", "whitened", "--channels", "surprise,spread"]
+    assert main(command) == 0
+    loaded = Artifact.load(artifact)
+    assert loaded.thresholds is not None
+    thresholds = Thresholds.from_dict(loaded.thresholds)
+    assert thresholds.episodes == 36  # each fifth of 45 gave the whitening
+    assert len(thresholds.whitening) == loaded.spec.latent_dim
+    assert thresholds.limits["spread"] > 1.0
+    # The tracker of a running robot measures in the same units: 1 is the median of good steps.
+    tracker = PredictionTracker(loaded.world_model, thresholds)
+    good = EpisodeStore(data).select(behaviour="expert")
+    errors = [error.one_step for episode in good for error in prediction_errors(loaded, tracker, episode)]
+    assert np.median(errors) == pytest.approx(1.0, rel=0.3)
 
 
 def test_episodes_in_which_the_robot_fell_are_not_good_ones(

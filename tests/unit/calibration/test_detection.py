@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from worldpilot.calibration.detection import auroc, auroc_interval, share, threshold
+from worldpilot.calibration.thresholds import Drift
 from worldpilot.errors import InvalidInput
 
 
@@ -63,6 +64,29 @@ def test_the_threshold_is_an_order_statistic() -> None:
         threshold(scores[:18], 0.05)
     with pytest.raises(InvalidInput, match="alpha"):
         threshold(scores, 1.0)
+
+
+@pytest.mark.parametrize(("n", "alpha"), [(20, 0.05), (100, 0.1), (333, 0.05), (500, 0.01)])
+def test_the_threshold_is_the_quantile_of_crepes_and_of_mapie(n: int, alpha: float) -> None:
+    crepes, mapie = pytest.importorskip("crepes"), pytest.importorskip("mapie.regression")
+    from sklearn.dummy import DummyRegressor
+
+    scores, at = np.random.default_rng(n).exponential(size=n), np.zeros((1, 1))
+    # Both give intervals around a prediction, here 0, so wide as the quantile of the absolute residuals is.
+    first = crepes.ConformalRegressor().fit(scores).predict_int(np.zeros(1), confidence=1 - alpha)
+    model = DummyRegressor(strategy="constant", constant=0.0).fit(at, [0.0])
+    second = mapie.SplitConformalRegressor(model, confidence_level=1 - alpha).conformalize(np.zeros((n, 1)), scores)
+    assert first[0, 1] == pytest.approx(threshold(scores, alpha))
+    assert np.ravel(second.predict_interval(at)[1])[1] == pytest.approx(threshold(scores, alpha))
+
+
+def test_the_e_process_bets_on_the_p_values_of_crepes() -> None:
+    base, rng = pytest.importorskip("crepes.base"), np.random.default_rng(6)
+    good = np.sort(rng.exponential(size=255))
+    new = rng.exponential(size=50)
+    p = base.p_values_batch(good, new, smoothing=False)
+    bets = np.mean([kappa * p ** (kappa - 1) for kappa in (0.3, 0.5, 0.7)], axis=0)
+    assert [np.expm1(Drift(good.tolist()).update(float(error))) for error in new] == pytest.approx(bets)
 
 
 def test_a_share_comes_with_its_interval() -> None:

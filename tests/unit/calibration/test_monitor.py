@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldpilot.calibration.monitor import Monitor, PredictionTracker
+from worldpilot.calibration.monitor import Monitor, PredictionTracker, proposal_spread
 from worldpilot.calibration.thresholds import Thresholds
 from worldpilot.errors import InvalidInput
 from worldpilot.models.artifact import Artifact
@@ -54,6 +54,9 @@ def test_hold_outranks_caution_and_falls_back_to_it() -> None:
     alerts = feed(monitor, [4.5] * 20 + [50.0] + [4.5] * 20)
     assert [alert.level.name for alert in alerts] == ["CAUTION", "HOLD", "CAUTION"]
     assert alerts[2].since == alerts[0].since  # one stretch of drift
+    assert alerts[1].message.endswith("threshold 10; drift too")
+    lasted = alerts[2].stamp - alerts[2].since
+    assert f", for {lasted:.2f} s" in alerts[2].message
 
 
 def test_a_flicker_at_the_threshold_is_one_alert() -> None:
@@ -138,6 +141,33 @@ def test_errors_are_in_the_units_of_the_thresholds(artifact: Artifact) -> None:
     assert scaled is not None
     assert scaled.one_step == pytest.approx(raw.one_step / 4)
     assert scaled.disagreement == pytest.approx(raw.disagreement / 2)
+
+
+def test_a_whitened_error_counts_by_what_is_usual_in_its_direction(artifact: Artifact) -> None:
+    latents, controls = world_of(artifact, 24, jump_at=20)  # all dimensions jump by 1
+    d = latents.shape[1]
+    whitening = np.diag(np.where(np.arange(d) == 0, 8.0, 0.0)).astype(np.float32)
+    plain, white = (
+        track(PredictionTracker(artifact.world_model, whitening=w), latents, controls)[-1] for w in (None, whitening)
+    )
+    assert plain is not None
+    assert white is not None
+    assert plain.one_step == pytest.approx(1.0, rel=1e-4)
+    assert white.one_step == pytest.approx(64 / d, rel=1e-4)
+    assert artifact.thresholds is not None
+    rows = [list(row[: i + 1]) for i, row in enumerate(whitening.tolist())]
+    stored = Thresholds.from_dict({**artifact.thresholds, "whitening": rows})
+    again = track(PredictionTracker(artifact.world_model, stored), latents, controls)[-1]
+    assert again is not None
+    assert again.one_step == pytest.approx(white.one_step)
+
+
+def test_the_spread_of_proposals_is_a_share_of_the_controls_range(artifact: Artifact) -> None:
+    spec = artifact.spec.action
+    proposals = np.zeros((2, 3, spec.dim), np.float32)
+    assert proposal_spread(proposals, spec) == 0.0
+    proposals[0], proposals[1] = spec.action_low, spec.action_high
+    assert proposal_spread(proposals, spec) == pytest.approx(0.5)
 
 
 def test_an_interrupted_stream_starts_over(artifact: Artifact) -> None:

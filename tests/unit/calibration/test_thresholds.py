@@ -11,11 +11,13 @@ import pytest
 from worldpilot.calibration.thresholds import (
     Drift,
     Thresholds,
+    common_rank,
     episode_maxima,
     episodes_needed,
     fit,
     normalise,
     recalibrate,
+    whiten,
 )
 from worldpilot.errors import InvalidInput, UnknownName
 from worldpilot.types import PredictionError
@@ -44,10 +46,22 @@ def test_the_limit_is_the_episode_maximum_of_the_conformal_rank() -> None:
     thresholds = fit(episodes, **FOR, alpha=0.1)
     scale = thresholds.scales["one_step"]
     assert scale == pytest.approx(np.median([error.one_step for episode in episodes for error in episode]))
+    found = episode_maxima([[normalise(e, thresholds.scales) for e in ep] for ep in episodes], thresholds.quantiles)
     maxima = sorted(max(error.one_step for error in episode) / scale for episode in episodes)
-    assert thresholds.limits["surprise"] == pytest.approx(maxima[96 - 1])  # ceil(101 * 0.95)
+    rank = common_rank(np.array([found["surprise"], found["drift"]]).T, 0.1)
+    assert 91 <= rank <= 96  # between that of one channel and the union bound's, ceil(101 * 0.95)
+    assert thresholds.limits["surprise"] == pytest.approx(maxima[rank - 1])
+    assert thresholds.limits["drift"] == pytest.approx(sorted(found["drift"])[rank - 1])
     alone = fit(episodes, **FOR, alpha=0.1, channels=["surprise"])
     assert alone.limits == pytest.approx({"surprise": maxima[91 - 1]})  # ceil(101 * 0.9)
+
+
+def test_channels_that_say_the_same_cost_nothing_and_independent_ones_the_union_bound() -> None:
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=(199, 1))
+    assert common_rank(one, 0.05) == 190  # ceil(200 * 0.95)
+    assert common_rank(np.hstack([one, np.exp(one)]), 0.05) <= 191
+    assert common_rank(rng.normal(size=(199, 2)), 0.05) >= 194  # the union bound's is 195
 
 
 def test_least_number_of_episodes() -> None:
@@ -111,8 +125,47 @@ def test_drift_ends_soon_after_its_cause() -> None:
 
 
 def test_thresholds_survive_json() -> None:
-    thresholds = fit(make_episodes(60), **FOR)
-    assert Thresholds.from_dict(json.loads(json.dumps(thresholds.to_dict()))) == thresholds
+    whitening = whiten(np.random.default_rng(0).normal(size=(90, 4)).astype(np.float32))
+    for extra in ({}, {"rewards": {"goal_pose(block_x, block_y)": 60}, "whitening": whitening}):
+        thresholds = fit(make_episodes(60), **FOR, **extra)
+        assert Thresholds.from_dict(json.loads(json.dumps(thresholds.to_dict()))) == thresholds
+    np.testing.assert_allclose(thresholds.whitening_matrix(), whitening, rtol=1e-6)
+
+
+def test_thresholds_of_an_earlier_version_are_of_plain_errors_under_rewards_that_nobody_recorded() -> None:
+    content = fit(make_episodes(60), **FOR).to_dict()
+    for name in ("rewards", "whitening"):
+        del content[name]
+    del content["scales"]["spread"]
+    thresholds = Thresholds.from_dict(content)
+    assert not thresholds.rewards
+    assert not thresholds.whitening
+
+
+def test_whitened_errors_are_uncorrelated_of_variance_one() -> None:
+    rng = np.random.default_rng(1)
+    mixing = np.linalg.qr(rng.normal(size=(6, 6)))[0] * np.geomspace(0.2, 1, 6)
+    errors = (rng.normal(size=(20_000, 6)) @ mixing.T).astype(np.float32)
+    whitening = whiten(errors)
+    np.testing.assert_array_equal(whitening, np.tril(whitening))
+    white = errors @ whitening.T
+    np.testing.assert_allclose(white.T @ white / len(white), np.eye(6), atol=0.02)
+
+
+@pytest.mark.parametrize("n", [12, 60, 600])
+def test_shrinkage_is_that_of_ledoit_and_wolf(n: int) -> None:
+    covariance = pytest.importorskip("sklearn.covariance")
+    errors = np.random.default_rng(n).normal(size=(n, 8)) * np.geomspace(0.1, 1, 8)
+    expected, _ = covariance.ledoit_wolf(errors, assume_centered=True)
+    whitening = whiten(errors.astype(np.float32))
+    np.testing.assert_allclose(np.linalg.inv(whitening.T @ whitening), expected, rtol=1e-4, atol=1e-9)
+
+
+def test_a_whitening_needs_more_errors_than_dimensions() -> None:
+    with pytest.raises(InvalidInput, match="at least 8 finite errors of 8 dimensions, got 5"):
+        whiten(np.ones((5, 8), np.float32))
+    with pytest.raises(InvalidInput, match="finite"):
+        whiten(np.full((20, 8), np.nan, np.float32))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +177,9 @@ def test_thresholds_survive_json() -> None:
         ({"scales": {"one_step": 0.0, "h_step": 1.0, "disagreement": 1.0}}, "must be positive"),
         ({"quantiles": [2.0, 1.0]}, "ascending"),
         ({"alpha": 1.5}, "0 < alpha < 1"),
-        ({"limits": {"fear": 1.0}}, "valid names: disagreement, drift, h_step, surprise"),
+        ({"limits": {"fear": 1.0}}, "valid names: disagreement, drift, h_step, spread, surprise"),
+        ({"whitening": [[1.0], [0.0]]}, "lower triangle"),
+        ({"whitening": [[math.nan]]}, "must be finite"),
         ({"colour": 1}, "colour"),
     ],
 )
@@ -158,8 +213,9 @@ def test_recalibration_keeps_the_units_and_asks_for_enough() -> None:
         for i, episode in enumerate(make_episodes(60, seed=7, scale=2.0))
         for error in episode
     ]
-    after = recalibrate(stream, before)
+    after = recalibrate(stream, before, rewards=["goal_latent"])
     assert after.scales == before.scales
+    assert list(after.rewards) == ["goal_latent"]
     assert after.limits["surprise"] > 1.3 * before.limits["surprise"]
     with pytest.raises(InvalidInput, match=r"too short, 195 s are needed"):
         recalibrate(stream[:500], before)

@@ -91,6 +91,19 @@ def test_ids_tell_rewards_apart() -> None:
     assert registry.reward_id(one) == registry.reward_id(registry.parse_spec(registry.to_dict(one)))
 
 
+def test_a_family_is_what_a_reward_reads_whatever_its_numbers() -> None:
+    def family(*terms: dict[str, Any]) -> str:
+        return registry.family(registry.parse_spec(spec(*terms)))
+
+    fast, slow = (
+        {"plugin": "expression", "weight": w, "params": {"expression": f"-abs(speed - {v} * pi) + min(yaw_rate, {v})"}}
+        for w, v in ((1.0, 2.0), (5.0, 0.1))
+    )
+    assert family(fast) == family(slow) == family(slow, fast) == "expression(speed, yaw_rate)"
+    assert family(POSE, {"plugin": "goal_latent"}) == "goal_latent + goal_pose(block_x, block_y)"
+    assert family(POSE) != family({"plugin": "goal_pose", "params": {"x": 0.1, "y": 0, "yaw": 1}})
+
+
 def test_the_schema_accepts_and_refuses_what_parsing_does() -> None:
     schema = registry.schema()
     jsonschema.Draft202012Validator.check_schema(schema)
