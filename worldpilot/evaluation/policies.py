@@ -72,11 +72,7 @@ class PriorAlone:
     def __init__(self, setting: Setting) -> None:
         self.solves: list[float] = []
         self._artifact, self._rng, self._spec = setting.artifact, setting.rng, setting.artifact.spec
-        model, image = self._artifact.world_model, setting.case.goal_image
-        context = RewardContext(self._spec)
-        if image is not None:
-            context = RewardContext.towards(model, _encode(self._artifact, image))
-        self._goal = registry.build(setting.case.reward, context).target
+        self._goal = target(self._artifact, setting.case)
         self._buffer = HistoryBuffer(self._spec.action, self._spec.history)
         self._previous = np.zeros(self._spec.action.control_dim, np.float32)
         self._plan: list[FloatArray] = []
@@ -166,6 +162,14 @@ class PaperCem:
             self._plan = list(spec.action.controls(plan.actions))
         self._previous = self._plan.pop(0)
         return self._previous
+
+
+def target(artifact: Artifact, case: Case) -> Mapping[str, float]:
+    """The signals that a case's reward wants at a value: what proposals may aim at."""
+    context = RewardContext(artifact.spec)
+    if case.goal_image is not None:
+        context = RewardContext.towards(artifact.world_model, _encode(artifact, case.goal_image))
+    return registry.build(case.reward, context).target
 
 
 def _encode(artifact: Artifact, image: ImageArray | None) -> FloatArray:

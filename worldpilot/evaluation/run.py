@@ -14,6 +14,7 @@ from worldpilot.evaluation import policies
 from worldpilot.evaluation.cases import Case, made, make_cases
 from worldpilot.models.artifact import Artifact
 from worldpilot.models.data.episodes import Episode, EpisodeWriter
+from worldpilot.planners.rewards.registry import family
 from worldpilot.sim.bullet import BulletWorld
 from worldpilot.sim.tasks import World, task
 from worldpilot.system import System
@@ -146,4 +147,8 @@ def _run(
     if record is None:
         return None
     images.append(world.observe().data)
-    return Episode.stack(images, applied, signals, {"seed": case.seed, "behaviour": name, **world.outcome()})
+    meta = {"seed": case.seed, "behaviour": name, **world.outcome()}
+    if policy.sees:  # it has a model, and was asked for something
+        asked = {"reward_family": family(case.reward), "target": dict(policies.target(setting.artifact, case))}
+        meta |= {"model_id": setting.artifact.spec.model_id, **asked}
+    return Episode.stack(images, applied, signals, meta)
