@@ -23,7 +23,6 @@ from worldpilot.evaluation.controllers import Planning
 from worldpilot.evaluation.locomotion import BASELINE
 from worldpilot.models.artifact import Artifact, zoo_path
 from worldpilot.models.data.episodes import Episode, EpisodeStore
-from worldpilot.planners.rewards.registry import parse_spec
 from worldpilot.types import FloatArray
 
 FIRST_SEED = 2_000_000
@@ -206,16 +205,12 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--baseline-episodes", type=int, default=5)
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of the first world")
-    parser.add_argument("--solver", type=json.loads, default={}, help="solver settings as JSON that replace defaults")
-    parser.add_argument("--replan", type=int, default=Planning().replan)
-    parser.add_argument("--proposals", type=int, default=None)
-    parser.add_argument("--standing", type=parse_spec, default=Planning().standing, help="terms that always count")
     parser.add_argument("--record", type=Path, default=Path("runs/novel_rewards"))
     parser.add_argument("--results", type=Path, default=Path("docs/results"))
     args = parser.parse_args()
 
     artifact, protocol, data = Artifact.load(args.artifact), asked.load(), EpisodeStore(args.data)
-    planning = Planning(args.solver, args.replan, args.proposals, args.standing)
+    planning = Planning.of(artifact.spec.task)
     trials = locomotion.plan_trials(
         args.policies.split(","), protocol.rewards, range(args.seed, args.seed + args.episodes), artifact.spec.task
     )

@@ -60,6 +60,11 @@ class Graph:
             raise UnknownName("task", task, (path.stem for path in (self.folder / "config").glob("*.yaml")))
         return file
 
+    def settings(self, task: str, node: str) -> dict[str, Any]:
+        """What the parameter file of a task says of a node, parameter -> value."""
+        sections = yaml.safe_load(self.parameters(task).read_text()) or {}
+        return dict(sections.get(f"/**/{node}", {}).get("ros__parameters", {}))
+
     @property
     def environment(self) -> dict[str, str]:
         """Environment variables of the nodes, where the user has not set them."""

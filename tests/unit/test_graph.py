@@ -178,6 +178,11 @@ def test_the_recorder_misses_nothing_but_the_clock(graph: graphs.Graph) -> None:
     assert set(graph.topics) - set(graph.nodes["recorder"].subscribes) == {"/clock"}
 
 
+def test_settings_are_what_the_parameter_file_says_of_a_node(graph: graphs.Graph) -> None:
+    assert graph.settings("push_t", "mpc")["replan_every"] == 5
+    assert graph.settings("push_t", "recorder") == {}
+
+
 def test_an_unknown_task_lists_those_there_are(graph: graphs.Graph) -> None:
     with pytest.raises(UnknownName, match="push_t"):
         graph.parameters("push_s")

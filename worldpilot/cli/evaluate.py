@@ -7,6 +7,7 @@ alone, with bootstrap intervals.
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,8 @@ def _under_rewards(args: argparse.Namespace, artifact: Artifact) -> dict[str, An
     protocol = asked.load(args.rewards_file)
     names = tuple(args.rewards.split(",")) if args.rewards else tuple(a.name for a in protocol.rewards)
     rewards, policies = protocol.select(names), args.policies.split(",")
-    defaults = Planning()
-    planning = Planning(args.solver, args.replan or defaults.replan, args.proposals, args.standing or defaults.standing)
+    given = {"solver": args.solver, "replan": args.replan, "proposals": args.proposals, "standing": args.standing}
+    planning = replace(Planning.of(args.task), **{name: value for name, value in given.items() if value})
     trials = locomotion.plan_trials(policies, rewards, range(args.seed, args.seed + args.episodes), args.task)
 
     def progress(index: int, episode: Episode) -> None:

@@ -8,6 +8,7 @@ run, jump, walk …    the behaviours that the data was recorded from
 mpc@FOLDER …         the same with another artifact: dynamics of another kind, say
 """
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from worldpilot import graph
 from worldpilot.contracts import WorldModel
 from worldpilot.errors import InvalidInput, UnknownName
 from worldpilot.evaluation.simulated import SimulatedModel
@@ -52,6 +54,21 @@ class Planning:
     replan: int = 2  # control steps that a plan is followed
     proposals: int | None = None  # of the prior; None: the artifact's number
     standing: RewardSpec | None = STANDING
+
+    @classmethod
+    def of(cls, task_name: str) -> "Planning":
+        """As the task's graph plans; where a task has none, the defaults."""
+        try:
+            mpc, prior = (graph.load().settings(task_name, node) for node in ("mpc", "action_prior"))
+        except UnknownName:
+            return cls()
+        standing = mpc.get("standing_reward")
+        return cls(
+            solver=json.loads(mpc.get("solver_settings", "{}")),
+            replan=mpc.get("replan_every", cls.replan),
+            proposals=prior.get("count"),
+            standing=parse_spec(standing) if standing else None,
+        )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from worldpilot import graph
 from worldpilot.cli.main import main
 from worldpilot.errors import InvalidInput, UnknownName
 from worldpilot.evaluation import asked
@@ -14,6 +15,7 @@ from worldpilot.evaluation.controllers import Planning
 from worldpilot.evaluation.locomotion import measured, plan_trials, run_trial, run_trials, score, summarise
 from worldpilot.models.artifact import Artifact
 from worldpilot.models.data.episodes import Episode
+from worldpilot.planners.rewards.registry import parse_spec, to_dict
 from worldpilot.sim.quadruped import ROBOT, Quadruped
 
 SHORT = replace(asked.load(), warm_up=6, steps=8)
@@ -37,6 +39,16 @@ def test_policies_of_a_seed_are_given_the_same_moving_robot(legged: Artifact) ->
             np.testing.assert_array_equal(episode.observations[:7], of_seed[0].observations[:7])
         assert len({episode.controls[6:].tobytes() for episode in of_seed}) > 1
     assert (episodes[0].observations[0] != episodes[5].observations[0]).any()
+
+
+def test_planners_plan_as_the_graph_of_the_task_does() -> None:
+    planning, mpc = Planning.of("quadruped"), graph.load().settings("quadruped", "mpc")
+    assert planning.replan == mpc["replan_every"] != Planning().replan
+    assert planning.proposals == graph.load().settings("quadruped", "action_prior")["count"]
+    assert planning.solver == json.loads(mpc["solver_settings"])
+    assert planning.standing is not None
+    assert to_dict(planning.standing) == to_dict(parse_spec(mpc["standing_reward"]))
+    assert Planning.of("a task without a graph") == Planning()
 
 
 def test_trials_that_were_recorded_are_not_run_again(legged: Artifact, tmp_path: Path) -> None:
