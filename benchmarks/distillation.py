@@ -60,13 +60,13 @@ def cloned(artifact: Artifact, data: Path, work: Path) -> Path:
 
 def tick_times(artifact: Artifact, reward: Asked, folder: Path, ticks: int = 200) -> dict[str, Any]:
     """Milliseconds of a tick, planner and policy in turn on the states of one episode: p50, p99, and their ratio."""
-    spec, planning = artifact.spec, Planning()
+    spec, planning = artifact.spec, Planning.of(artifact.spec.task)
     policy = OnnxPolicy.load(folder, spec)
     pilots = {
         name: Mpc(artifact.world_model, solver, reward.reward, Gate(spec.action), seed=0, standing=planning.standing)
-        for name, solver in {"mpc": make("ssr"), "policy": PolicySolver(policy)}.items()
+        for name, solver in {"mpc": make("ssr", **planning.solver), "policy": PolicySolver(policy)}.items()
     }
-    count, rng = int(artifact.manifest["proposals"]), np.random.default_rng(0)
+    count, rng = planning.proposals or int(artifact.manifest["proposals"]), np.random.default_rng(0)
     spent: dict[str, list[float]] = {name: [] for name in pilots}
     buffer = HistoryBuffer(spec.action, max(spec.history - 1, 1))
     control = np.zeros(spec.action.control_dim, np.float32)
@@ -143,7 +143,7 @@ def main() -> None:
             ["prior", "mpc", f"reactive@{folder}", *clone], [reward], range(args.seeds), artifact.spec.task
         )
         record = args.work / f"{reward.name}-trials"
-        episodes = run_trials(artifact, protocol, trials, Planning(), record=record)
+        episodes = run_trials(artifact, protocol, trials, Planning.of(artifact.spec.task), record=record)
         figures = compare(artifact, protocol, reward, episodes)
         figures["tick"] = tick_times(artifact, reward, folder)
         figures["policy"] = json.loads((folder / "policy.json").read_text())["metrics"]

@@ -73,7 +73,8 @@ def _from_planner(
     if not args.reward.is_file():
         raise InvalidInput(f"{args.reward} is missing; give a file with a reward specification")
     reward, spec = parse_spec(args.reward.read_bytes()), artifact.spec.action
-    planning = Planning(solver=args.solver)
+    planning = Planning.of(artifact.spec.task)
+    planning = replace(planning, solver={**planning.solver, **args.solver})
     low, high = torch.from_numpy(spec.action_low), torch.from_numpy(spec.action_high)
 
     def fit(examples: Examples) -> Act:
