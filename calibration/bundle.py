@@ -1,0 +1,199 @@
+"""Least squares over a camera's intrinsics and the poses of a flat target: Levenberg-Marquardt on the Schur complement.
+
+The poses are eliminated from the normal equations, so a step costs what the few intrinsics cost, however many views
+there are, and the reduced matrix is the inverse covariance of the intrinsics.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from worldpilot.calibration.intrinsics import MODELS, Intrinsics
+
+Floats = npt.NDArray[np.float64]
+Sight = tuple[Floats, Floats]  # points (n, 3) [m] of a target and where they are seen (n, 2) [px]
+
+_TURNS = 60  # most iterations
+_SETTLED = 1e-7  # of the cost, by which a step must lower it
+_FOCALS = np.geomspace(0.2, 8.0, 32)  # of an image's width, tried for a start
+_HUBER = 2.5  # of the residuals' spread, beyond which one counts less
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A solution.
+
+    Args:
+        intrinsics: of the camera.
+        poses: (V, 6), rotation vector and place [m] of the target in each view.
+        residuals: a view each, (n, 2) [px], predicted minus seen.
+        covariance: (P, P) of the intrinsics' parameters, of residuals with the spread that was found.
+        sigma: that spread, of one coordinate [px].
+    """
+
+    intrinsics: Intrinsics
+    poses: Floats
+    residuals: tuple[Floats, ...]
+    covariance: Floats
+    sigma: float
+
+
+def solve(start: Intrinsics, poses: Floats, sights: Sequence[Sight], *, fixed: int = 0) -> Bundle:
+    """The best intrinsics and poses from a start; residuals beyond 2.5 times their spread count less (Huber).
+
+    Args:
+        fixed: how many coefficients, from the last, stay as they are.
+    """
+    free = len(start.parameters) - fixed
+    camera, poses, damping = start, poses.copy(), 1e-3
+    delta = np.inf
+    equations = _normal_equations(camera, poses, sights, free, delta)
+    for turn in range(_TURNS):
+        step = _step(camera, poses, equations, damping)
+        if step is None:
+            damping *= 10
+            continue
+        parameters, moved = step
+        candidate = camera.replaced(parameters) if (parameters[:2] > 0).all() else None
+        new = None if candidate is None else _normal_equations(candidate, moved, sights, free, delta)
+        if candidate is None or new is None or not new.cost < equations.cost:
+            damping *= 10
+            if damping > 1e12:
+                break
+            continue
+        gain = (equations.cost - new.cost) / max(equations.cost, 1e-300)
+        camera, poses, equations, damping = candidate, moved, new, max(damping / 10, 1e-12)
+        if gain < _SETTLED or turn % 8 == 7:
+            tighter = _HUBER * _spread(equations.residuals)
+            settled = gain < _SETTLED and abs(tighter - delta) < 1e-3 * tighter
+            delta, equations = tighter, _normal_equations(camera, poses, sights, free, tighter)
+            if settled:
+                break
+    sigma = _spread(equations.residuals)
+    covariance = np.zeros((len(start.parameters),) * 2)
+    covariance[:free, :free] = np.linalg.pinv(equations.reduced(0.0)[0], hermitian=True) * sigma**2
+    return Bundle(camera, poses, equations.residuals, covariance, sigma)
+
+
+def start(model: str, size: tuple[int, int], sights: Sequence[Sight]) -> tuple[Intrinsics, Floats]:
+    """Intrinsics without distortion, and poses (V, 6): the focal length under which the views look most like planes."""
+    best: tuple[float, Intrinsics, Floats] | None = None
+    for focal in _FOCALS * size[0]:
+        linear = (focal, focal, (size[0] - 1) / 2, (size[1] - 1) / 2)
+        camera = Intrinsics(size, model, (*linear, *(0.0 for _ in MODELS[model])))
+        poses = [pose_from_plane(camera, sight) for sight in sights]
+        if any(pose is None for pose in poses):
+            continue
+        stacked = np.array(poses)
+        errors = [
+            np.median(np.linalg.norm(camera.project(sight[0], pose) - sight[1], axis=1))
+            for sight, pose in zip(sights, stacked, strict=True)
+        ]
+        error = float(np.median(errors))
+        if np.isfinite(error) and (best is None or error < best[0]):
+            best = error, camera, stacked
+    if best is None:
+        raise ArithmeticError
+    return best[1], best[2]
+
+
+def pose_from_plane(camera: Intrinsics, sight: Sight) -> Floats | None:
+    """The pose (6,) of a flat target, to start from; None if the rays can't have come from it."""
+    points, corners = sight
+    rays = camera.normalise(corners)
+    good = np.isfinite(rays).all(1) & (np.linalg.norm(rays, axis=1) < 6)
+    if good.sum() < 4:
+        return None
+    try:
+        found, turn, place = cv2.solvePnP(
+            points[good].reshape(-1, 1, 3), rays[good].reshape(-1, 1, 2), np.eye(3), None, flags=cv2.SOLVEPNP_IPPE
+        )
+    except cv2.error:
+        return None
+    pose = np.concatenate([turn.ravel(), place.ravel()]).astype(np.float64)
+    return pose if found and np.isfinite(pose).all() and pose[5] > 0 else None
+
+
+def refine_pose(camera: Intrinsics, pose: Floats, sight: Sight) -> tuple[Floats, Floats, Floats]:
+    """The best pose (6,) of one view under known intrinsics, its residuals (n, 2) [px], and its (6, 6) JᵀJ [1/px²]."""
+    points, corners = sight
+    damping, last = 1e-6, np.inf
+    pixels, _, slope = camera.jacobian(points, pose)
+    for _ in range(50):
+        residual = (pixels - corners).ravel()
+        normal = slope.T @ slope
+        step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), -slope.T @ residual)
+        moved = camera.jacobian(points, pose + step)
+        cost = float(((moved[0] - corners) ** 2).sum())
+        if not cost < float(residual @ residual):
+            damping *= 10
+            if damping > 1e6:
+                break
+            continue
+        pose, damping = pose + step, max(damping / 10, 1e-12)
+        pixels, _, slope = moved
+        if last - cost < 1e-10 * cost:
+            break
+        last = cost
+    return pose, pixels - corners, slope.T @ slope
+
+
+@dataclass(frozen=True)
+class _Equations:
+    """Normal equations, with a view's pose block each."""
+
+    a: Floats  # (P, P)
+    b: Floats  # (V, P, 6)
+    c: Floats  # (V, 6, 6)
+    g: Floats  # (P,)
+    h: Floats  # (V, 6)
+    cost: float
+    residuals: tuple[Floats, ...]
+
+    def reduced(self, damping: float) -> tuple[Floats, Floats, Floats]:
+        """The intrinsics' matrix (P, P) and right side (P,) without the poses, and C⁻¹ (V, 6, 6)."""
+        inverse = np.linalg.inv(self.c + damping * self.c * np.eye(6)).astype(np.float64)
+        through = self.b @ inverse
+        matrix = self.a + damping * np.diag(np.diag(self.a)) - np.einsum("vpi,vqi->pq", through, self.b)
+        return matrix, self.g - np.einsum("vpi,vi->p", through, self.h), inverse
+
+
+def _normal_equations(
+    camera: Intrinsics, poses: Floats, sights: Sequence[Sight], free: int, delta: float
+) -> _Equations:
+    a, g, cost = np.zeros((free, free)), np.zeros(free), 0.0
+    b, c, h = np.empty((len(sights), free, 6)), np.empty((len(sights), 6, 6)), np.empty((len(sights), 6))
+    residuals = []
+    for v, (points, corners) in enumerate(sights):
+        pixels, by_parameters, by_pose = camera.jacobian(points, poses[v])
+        residual = pixels - corners
+        residuals.append(residual)
+        length = np.linalg.norm(residual, axis=1)
+        weight = np.minimum(1.0, delta / np.maximum(length, 1e-300))
+        cost += float((weight * length * (length - 0.5 * weight * length)).sum())  # Huber's, of any delta
+        root = np.repeat(np.sqrt(weight), 2)
+        r, jp, jx = residual.ravel() * root, by_parameters[:, :free] * root[:, None], by_pose * root[:, None]
+        a += jp.T @ jp
+        g -= jp.T @ r
+        b[v], c[v], h[v] = jp.T @ jx, jx.T @ jx, -jx.T @ r
+    return _Equations(a, b, c, g, h, cost if np.isfinite(cost) else np.inf, tuple(residuals))
+
+
+def _step(camera: Intrinsics, poses: Floats, equations: _Equations, damping: float) -> tuple[Floats, Floats] | None:
+    try:
+        matrix, right, inverse = equations.reduced(damping)
+        change = np.linalg.solve(matrix, right)
+    except np.linalg.LinAlgError:
+        return None
+    moved = poses + np.einsum("vij,vj->vi", inverse, equations.h - np.einsum("vpi,p->vi", equations.b, change))
+    parameters = np.array(camera.parameters)
+    parameters[: len(change)] += change
+    return (parameters, moved) if np.isfinite(parameters).all() and np.isfinite(moved).all() else None
+
+
+def _spread(residuals: Sequence[Floats]) -> float:
+    """Of one coordinate, from the median length of the residuals (Rayleigh's is 1.177 sigma) [px]."""
+    return float(np.median(np.linalg.norm(np.concatenate(residuals), axis=1)) / 1.1774)
