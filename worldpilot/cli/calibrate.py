@@ -17,6 +17,7 @@ from worldpilot.calibration.thresholds import (
     CHANNELS,
     DEFAULT_CHANNELS,
     Thresholds,
+    episode_maxima,
     episodes_needed,
     fit,
     normalise,
@@ -55,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "family; may be repeated",
     )
     monitor.add_argument("--json", type=Path, help="write the result here")
+    monitor.add_argument(
+        "--plot", type=Path, help="draw the episodes' maxima and their thresholds here (PNG, SVG or PDF)"
+    )
     monitor.set_defaults(calibrate=calibrate_monitor)
 
 
@@ -114,6 +118,8 @@ def calibrate_monitor(args: argparse.Namespace) -> int:
     update_manifest(folder, store_thresholds)
     limits = ", ".join(f"{name} {limit:.3g}" for name, limit in thresholds.limits.items())
     print(f"thresholds (1 = the median of good steps): {limits}; written to {folder / 'manifest.json'}")
+    if args.plot:
+        plot_maxima(args.plot, thresholds, episodes)
     if args.json:
         result = {"task": artifact.spec.task, "data_sha256": store.sha256(), "false_alarms": metric}
         args.json.write_text(json.dumps({**result, **thresholds.to_dict()}, indent=2) + "\n")
@@ -226,6 +232,31 @@ def cross_validate(episodes: Sequence[Sequence[PredictionError]], options: dict[
         thresholds = fit(rest, **options)
         alarms += sum(raises_alarm(thresholds, errors) for errors in episodes[fold::FOLDS])
     return alarms
+
+
+def plot_maxima(path: Path, thresholds: Thresholds, episodes: Sequence[Sequence[PredictionError]]) -> None:
+    """Each channel's episode maxima in ascending order, and its threshold, with the episodes above it in red."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    maxima = episode_maxima([[normalise(e, thresholds.scales) for e in ep] for ep in episodes], thresholds.quantiles)
+    figure, axes = plt.subplots(1, len(thresholds.limits), figsize=(4.4 * len(thresholds.limits), 3.2), squeeze=False)
+    for axis, (channel, limit) in zip(axes[0], thresholds.limits.items(), strict=True):
+        values = np.sort(maxima[channel])
+        over, share = values > limit, np.arange(1, len(values) + 1) / len(values)
+        axis.plot(values[~over], share[~over], ".", ms=4, color="#333333")
+        axis.plot(values[over], share[over], ".", ms=5, color="#c0392b", label=f"{over.sum()} of {len(values)} above")
+        axis.axvline(limit, color="#c0392b", ls="--", lw=1.2, label=f"threshold {limit:.3g}")
+        axis.set_xscale("log")
+        axis.set_title(channel, fontsize=10)
+        axis.set_xlabel("largest score of an episode")
+        axis.set_ylabel("share of episodes")
+        axis.legend(fontsize=8, loc="lower right")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def raises_alarm(thresholds: Thresholds, errors: Sequence[PredictionError]) -> bool:

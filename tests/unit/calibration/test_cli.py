@@ -49,7 +49,9 @@ def test_calibrate_stores_thresholds_that_hold(artifact: Path, tmp_path: Path, c
     model_id = verify(artifact)["model_id"]
     command = ["calibrate", "monitor", "--artifact", str(artifact), "--data", str(data), "--held-out", "1"]
     result = tmp_path / "result.json"
-    assert main([*command, "--alpha", "0.1", "--json", str(result)]) == 0
+    plot = tmp_path / "maxima.png"
+    assert main([*command, "--alpha", "0.1", "--json", str(result), "--plot", str(plot)]) == 0
+    assert plot.stat().st_size > 5000
     assert "75 good episodes (expert)" in capsys.readouterr().out
     manifest = verify(artifact)
     assert manifest["model_id"] == model_id
