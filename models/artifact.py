@@ -16,6 +16,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -374,9 +375,11 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _write(folder: Path, manifest: Mapping[str, Any]) -> None:
+    text = json.dumps(manifest, indent=2, allow_nan=False)
+    # Numbers in a list share a line; no text looks so, as JSON has no line breaks in texts.
+    text = re.sub(r"\[\n[-+.,\deE\s]+\]", lambda numbers: json.dumps(json.loads(numbers[0])), text)
     with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".writing-", delete=False) as file:
-        json.dump(manifest, file, indent=2, allow_nan=False)
-        file.write("\n")
+        file.write(f"{text}\n")
     os.chmod(file.name, 0o644)
     os.replace(file.name, folder / MANIFEST)
 

@@ -70,16 +70,24 @@ class OnnxWorldModel:
         _check("history latents", history.latents, (h, self._spec.latent_dim))
         _check("history actions", history.actions, (h - 1, a))
         _check("actions", actions, (None, None, a))
-        n, horizon, _ = actions.shape
+        n = len(actions)
+        past = np.broadcast_to(history.actions, (n, h - 1, a))
+        latents = np.broadcast_to(history.latents, (n, *history.latents.shape))
+        return self.predict_each(latents, np.concatenate([past, actions], 1))
+
+    def predict_each(self, latents: FloatArray, actions: FloatArray) -> FloatArray:
+        """`predict` with a history for each of N: (N, h, D) and, past and planned, (N, h-1+H, A) to (E, N, H, D)."""
+        h, a = self._spec.history, self._spec.action.dim
+        _check("latents", latents, (None, h, self._spec.latent_dim))
+        _check("actions", actions, (len(latents), None, a))
+        n, horizon = len(latents), actions.shape[1] - (h - 1)
         steps = self._fixed_horizon or horizon
-        if horizon > steps:
+        if not 0 <= horizon <= steps:
             raise InvalidInput(f"predict: this predictor was exported for {steps} steps, got actions for {horizon}")
         # Predictions are causal: what follows the last action asked for changes nothing before it.
         padded = np.zeros((n, h - 1 + steps, a), np.float32)
-        padded[:, : h - 1] = history.actions
-        padded[:, h - 1 : h - 1 + horizon] = actions
-        latents = np.ascontiguousarray(np.broadcast_to(history.latents, (n, *history.latents.shape)), np.float32)
-        inputs = {"latents": latents, "actions": padded}
+        padded[:, : h - 1 + horizon] = actions
+        inputs = {"latents": np.ascontiguousarray(latents, np.float32), "actions": padded}
         if self._takes_noise:
             inputs["noise"] = self._noise(n, steps)
         predicted: Any = self._predictor.run(None, inputs)[0]

@@ -22,6 +22,9 @@ TRAIN_SIDE = (
     "windows.py",
     "samplers.py",
     "adapt.py",
+    "ensemble.py",
+    "distil.py",
+    "subspace.py",
 )
 HEAVY = (
     "torch",

@@ -16,6 +16,10 @@ COMMANDS = {
     "train": ("worldpilot.cli.train", "train a world model or an action prior on episodes"),
     "export": ("worldpilot.cli.export", "export trained checkpoints to ONNX and write an artifact"),
     "calibrate": ("worldpilot.cli.calibrate", "fit the monitor's thresholds and store them in an artifact"),
+    "certify": (
+        "worldpilot.cli.certify",
+        "bound an artifact's prediction error from fresh episodes, check the bound",
+    ),
     "evaluate": ("worldpilot.cli.evaluate", "success rates with confidence intervals, policies side by side"),
     "adapt": ("worldpilot.cli.adapt", "fine-tune an artifact's dynamics to a robot that has changed"),
     "distil": ("worldpilot.cli.distil", "the planner as a reactive policy for small computers"),

@@ -55,6 +55,7 @@ def _list() -> int:
 
 
 def _verify(tasks: list[str]) -> int:
+    from worldpilot.calibration import certificate
     from worldpilot.models.artifact import Artifact, zoo_path, zoo_tasks
 
     names = tasks or zoo_tasks()
@@ -81,6 +82,9 @@ def _verify(tasks: list[str]) -> int:
         problem = _thresholds_problem(artifact.manifest)
         failures += problem is not None
         print(f"  thresholds {'ok' if problem is None else f'FAILED: {problem}'}")
+        problems = [] if artifact.manifest["certificate"] is None else certificate.check(artifact.manifest)
+        failures += len(problems)
+        print(f"  certificate {_certified(artifact.manifest) if not problems else f'FAILED: {problems[0]}'}")
     for folder in [] if tasks else _language_folders():
         size_mb, problem = _verify_language(folder)
         total_mb += size_mb
@@ -118,6 +122,13 @@ def _summary(manifest: dict[str, Any]) -> str:
         f"{manifest['members']} member(s)\n"
         f"  signals    {signals} (R² on held-out episodes)"
     )
+
+
+def _certified(manifest: dict[str, Any]) -> str:
+    if manifest["certificate"] is None:
+        return f"none; run `worldpilot certify {manifest['task']}`"
+    primary = next(iter(manifest["certificate"]["held_out"].values()))
+    return f"ok: prediction error at most {primary['bound']:.3f}, probability {1 - primary['delta']:g}"
 
 
 def _thresholds_problem(manifest: dict[str, Any]) -> str | None:
