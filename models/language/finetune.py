@@ -135,6 +135,7 @@ class Finetune:
         validation: what is measured on: the share of answers of which every token is the likeliest.
         config: settings.
         work: folder of the log and the checkpoint; an interrupted run with the same settings goes on from there.
+        start: folder of an adapter of the same layers and rank to begin with; None: nothing is learned yet.
     """
 
     def __init__(
@@ -144,6 +145,7 @@ class Finetune:
         validation: Sequence[Example],
         config: FinetuneConfig,
         work: Path,
+        start: Path | None = None,
     ) -> None:
         if not train or not validation:
             raise InvalidInput("finetune: there must be at least one example to train on and one to validate on")
@@ -162,6 +164,7 @@ class Finetune:
                 self._adapters[f"blocks.{i}.{name}"] = LowRank(linear, config.rank, config.dropout, generator)
         for name, adapter in self._adapters.items():
             model.set_submodule(name, adapter)
+        begun = None if start is None else self._begin_with(start)
         examples = [*train, *validation]
         vocabulary = sorted({token for example in examples for token in example.answer})
         self._columns = torch.tensor(vocabulary)
@@ -174,7 +177,9 @@ class Finetune:
         self.step = 0
         self.history: list[dict[str, float]] = []
         self._key = hashlib.sha256(
-            json.dumps([asdict(config), [asdict(example) for example in examples]]).encode()
+            json.dumps(
+                [asdict(config), [asdict(example) for example in examples], *([begun] if begun else [])]
+            ).encode()
         ).hexdigest()
 
     def run(self, limit: int | None = None) -> dict[str, float]:
@@ -214,6 +219,18 @@ class Finetune:
             for name, adapter in self._adapters.items()
             for part in ("down", "up")
         }
+
+    @torch.no_grad()
+    def _begin_with(self, folder: Path) -> str:
+        """Take over an adapter's tensors; returns its hash."""
+        manifest = verify_weights(folder, "adapter")
+        tensors = load_file(folder / manifest["file"])
+        mine = {f"{name}.{part}": getattr(a, part) for name, a in self._adapters.items() for part in ("down", "up")}
+        if {name: tensor.shape for name, tensor in tensors.items()} != {name: p.shape for name, p in mine.items()}:
+            raise InvalidInput(f"finetune: the adapter {folder} is of other layers or another rank; give its own")
+        for name, parameter in mine.items():
+            parameter.copy_(tensors[name])
+        return manifest["sha256"]
 
     # --- a step --------------------------------------------------------------------------------------------------
 

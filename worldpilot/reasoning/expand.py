@@ -14,7 +14,7 @@ from worldpilot.errors import WorldpilotError
 from worldpilot.planners.rewards import registry
 from worldpilot.planners.rewards.base import RewardContext
 from worldpilot.reasoning.scene import ANGLES, LENGTHS, SPEEDS, Body, Scene, Signal
-from worldpilot.reasoning.schema import DIRECTIONS, LEVELS
+from worldpilot.reasoning.schema import LEVELS, directions
 from worldpilot.types import RewardSpec, RewardTerm
 
 VAGUE_LENGTHS = {"a little": 0.03, "some": 0.06, "a lot": 0.12}  # [m]
@@ -181,7 +181,8 @@ def _set(signal: Signal, to: str, draft: _Draft, scene: Scene) -> None:
     """A signal to a value, or to the low or high end of its range."""
     body, _, axis = signal.name.rpartition("_")
     posed = body in scene.bodies and axis in ("x", "y", "yaw") and scene.bodies[body].planar
-    if to in DIRECTIONS or (to in LEVELS and signal.signed and signal.name in scene.others):
+    directed = signal.name in scene.others and to in (*directions(signal), *(LEVELS if signal.signed else ()))
+    if directed:
         _direct(signal, to, draft)
         return
     if to in LEVELS:
@@ -196,7 +197,7 @@ def _set(signal: Signal, to: str, draft: _Draft, scene: Scene) -> None:
             draft.terms.append(RewardTerm("expression", MAINTAIN, {"expression": f"{sign}{signal.name}"}))
         draft.phrases.append(f"keep {signal.name} {to}")
         return
-    value = _quantity(to, scene.units(signal))
+    value = _directed(to, signal, scene)
     _check_range(signal, value)
     if posed and "goal_pose" in scene.plugins:
         _aim(draft, scene, body, **{axis: _wrap(value) if axis == "yaw" else value})
@@ -208,21 +209,22 @@ def _set(signal: Signal, to: str, draft: _Draft, scene: Scene) -> None:
 def _direct(signal: Signal, to: str, draft: _Draft) -> None:
     """A signal whose sign is a direction: one way, or in size.
 
-    Positive and negative ask for more than a third of the range that way, high for more than two thirds of the
-    positive one, low for less than a third either way; of a range that mostly lies one way, low is that way's.
+    A direction asks for more than a third of the range that way, high for more than two thirds of the positive one,
+    low for less than a third either way; of a range that mostly lies one way, low is that way's.
     """
+    negative, positive = directions(signal)
     if signal.bounded:
         low, high = _range(signal)
         bounds = {
-            "positive": {"lower": high / 3},
-            "negative": {"upper": low / 3},
+            positive: {"lower": high / 3},
+            negative: {"upper": low / 3},
             "high": {"lower": 2 * high / 3},
             "middle": {"lower": high / 3, "upper": 2 * high / 3},
             "low": {"lower": high / 12 if high > -1.5 * low else low / 3, "upper": high / 3},
         }
         _tolerate(signal.name, bounds[to], high / 3, draft)
     else:
-        sign = "-" if to in ("negative", "low") else ""
+        sign = "-" if to in (negative, "low") else ""
         size = f"abs({signal.name})" if to == "low" else signal.name
         draft.terms.append(RewardTerm("expression", MAINTAIN, {"expression": f"{sign}{size}"}))
     draft.phrases.append(f"keep {signal.name} {to}")
@@ -345,6 +347,14 @@ def _quantity(text: str, units: Mapping[str, float]) -> float:
     """ "10 cm" in the unit that `units` are worth."""
     number, _, unit = text.partition(" ")
     return float(number) * units[unit or "1"]
+
+
+def _directed(text: str, signal: Signal, scene: Scene) -> float:
+    """A value of a signal, in its unit; "right 30 deg/s" is a number with its direction."""
+    for word, sign in zip(directions(signal), (-1, 1), strict=False):
+        if text.startswith(f"{word} "):
+            return sign * _quantity(text.removeprefix(f"{word} "), scene.units(signal))
+    return _quantity(text, scene.units(signal))
 
 
 def _now(signal: Signal) -> float:

