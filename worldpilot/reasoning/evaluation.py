@@ -3,7 +3,7 @@
 Each line of held_out.jsonl has a task, what is said, the intents that are right (the first is meant, others are as
 good), and how to judge the robot: a list of conditions over the simulation's ground truth, written from the
 instruction and not from the reward. An instruction counts as right if the robot meets all of them, if it is refused
-where it must be, or if the right question is answered.
+where it must be, or if the right question is answered. Instructions without conditions are judged by their slots.
 """
 
 import json
@@ -26,11 +26,12 @@ from worldpilot.models.artifact import Artifact, zoo_path
 from worldpilot.planners.rewards import registry
 from worldpilot.reasoning.expand import expand
 from worldpilot.reasoning.reasoner import Outcome, Reasoner, Status
-from worldpilot.reasoning.scene import Scene
+from worldpilot.reasoning.scene import LAYOUTS, Scene, Signal
 from worldpilot.sim.tasks import World, task
 from worldpilot.types import RewardSpec, RewardTerm
 
 HELD_OUT = Path(__file__).with_name("held_out.jsonl")
+HELD_OUT_LEGS = Path(__file__).with_name("held_out_legs.jsonl")  # judged by their slots only
 SECONDS = 15.0  # of simulation for an instruction
 SETTLED = 0.4  # share of a run after which a region must be kept
 
@@ -87,7 +88,8 @@ def evaluate(
         judged = sorted(np.random.default_rng(seed).permutation(judged)[:simulate].tolist())
     cases: list[dict[str, Any]] = [{} for _ in asked]
     for name in sorted({question.task for question in asked}):
-        with closing(Stage(name, seed)) as stage:
+        in_simulation = any(question.judge for question in asked if question.task == name)
+        with closing(Stage(name, seed) if in_simulation else Prompter(name)) as stage:
             for i, question in enumerate(asked):
                 if question.task == name:
                     cases[i] = _ask(reasoner, question, stage, simulated=i in judged)
@@ -95,7 +97,7 @@ def evaluate(
     return {**_summary(cases), "seed": seed, "seconds_simulated": SECONDS, "cases": cases}
 
 
-def _ask(reasoner: Reasoner, question: Question, stage: "Stage", simulated: bool) -> dict[str, Any]:
+def _ask(reasoner: Reasoner, question: Question, stage: "Stage | Prompter", simulated: bool) -> dict[str, Any]:
     """One case."""
     scene = stage.scene(question)
     outcome = reasoner.reason(question.say, scene)
@@ -114,7 +116,7 @@ def _ask(reasoner: Reasoner, question: Question, stage: "Stage", simulated: bool
             case["right"] = outcome.status is Status.REFUSED
         case "question":
             case["right"] = exact
-        case "reward" if simulated:
+        case "reward" if simulated and isinstance(stage, Stage):
             meant = expand(question.intents[0], scene)[0]
             case["reference"] = stage.judge(meant, question, meant)
             if outcome.spec is None:
@@ -171,6 +173,26 @@ def _summary(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 # --- the simulation ----------------------------------------------------------------------------------------------
+
+
+class Prompter:
+    """A task of which nothing but its signals is needed: they are in the middle of their ranges."""
+
+    def __init__(self, name: str) -> None:
+        layout = LAYOUTS[name]
+        signals = list[Signal]()
+        for signal, unit in task(name).signals.items():
+            low, high = layout.ranges.get(signal, (None, None))
+            signals.append(Signal(signal, unit, ((low or 0.0) + (high or 0.0)) / 2, low, high))
+        working = RewardSpec((RewardTerm("expression", params={"expression": "forward_velocity"}),), name="A task")
+        self._scene = Scene(name, tuple(signals), frozenset(registry.available()), layout.view, reward=working)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def scene(self, question: Question) -> Scene:
+        """The scene of a question."""
+        return replace(self._scene, has_goal=question.goal_image)
 
 
 class Stage:

@@ -8,11 +8,20 @@ import jsonschema
 import numpy as np
 import pytest
 
-from worldpilot.reasoning.evaluation import Question, Stage, evaluate, is_exact, load_questions
+from worldpilot.reasoning.evaluation import (
+    HELD_OUT_LEGS,
+    Prompter,
+    Question,
+    Stage,
+    evaluate,
+    is_exact,
+    load_questions,
+)
 from worldpilot.reasoning.reasoner import Outcome, Status, interpret
 from worldpilot.reasoning.schema import intent_schema
 
 QUESTIONS = load_questions()
+LEGS = load_questions(HELD_OUT_LEGS)
 
 
 class Oracle:
@@ -30,10 +39,10 @@ class Oracle:
 @pytest.fixture(scope="module")
 def stages():
     with closing(Stage("push_t", 0)) as push_t, closing(Stage("push_cube", 0)) as push_cube:
-        yield {"push_t": push_t, "push_cube": push_cube}
+        yield {"push_t": push_t, "push_cube": push_cube, "quadruped": Prompter("quadruped")}
 
 
-@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.say[:40])
+@pytest.mark.parametrize("question", QUESTIONS + LEGS, ids=lambda question: question.say[:40])
 def test_every_right_intent_can_be_said_and_is_exact(stages, question: Question):
     scene = stages[question.task].scene(question)
     intents = [intent for intent in question.intents if not question.refused or "goals" in intent]
@@ -106,3 +115,13 @@ def test_right_and_wrong_answers_are_counted():
     assert scores["refusals"]["rate"] == 0.5
     assert [case["right"] for case in scores["cases"] if case["say"] == "stop"] == [False]
     assert replace(some[0], say="other").kind == "reward"
+
+
+def test_without_conditions_slots_are_judged():
+    right = {question.say: dict(question.intents[0]) for question in LEGS}
+    scores = evaluate(Oracle(right), questions=LEGS)  # type: ignore[arg-type]
+    assert scores["rewards"]["rate"] == scores["refusals"]["rate"] == scores["questions"]["rate"] == 1
+    wrong = {say: {"goals": [{"set": "yaw_rate", "to": "left"}]} for say in right}
+    scores = evaluate(Oracle(wrong), questions=LEGS)  # type: ignore[arg-type]
+    assert scores["rewards"]["rate"] < 0.2
+    assert scores["refusals"]["rate"] == 0
