@@ -29,6 +29,7 @@ def generate_launch_description() -> LaunchDescription:
     arguments = [
         DeclareLaunchArgument("task", default_value="push_t", description="whose parameters and model are used"),
         DeclareLaunchArgument("artifact", default_value="", description="model folder; empty: the one shipped"),
+        DeclareLaunchArgument("public_key", default_value="", description="PEM of who must have signed the model"),
         DeclareLaunchArgument("autostart", default_value="true", description="configure and activate at start"),
         DeclareLaunchArgument("namespace", default_value="", description="namespace of the whole graph"),
         DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error"),
@@ -59,6 +60,7 @@ def generate_launch_description() -> LaunchDescription:
                 {
                     "task": ParameterValue(task, value_type=str),
                     "artifact": ParameterValue(LaunchConfiguration("artifact"), value_type=str),
+                    "public_key": ParameterValue(LaunchConfiguration("public_key"), value_type=str),
                     "autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool),
                 },
             ],

@@ -7,6 +7,7 @@ from typing import Any
 
 from worldpilot.cli import ros
 from worldpilot.errors import WorldpilotError
+from worldpilot.models import signing
 from worldpilot.models.language.weights import SHIPPED, verify_weights
 
 MAX_GRAPH_MB, MAX_ZOO_MB = 10.0, 60.0  # what a clone of the repository carries
@@ -17,6 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands.add_parser("list", help="the shipped artifacts")
     verify = commands.add_parser("verify", help="check hashes, signatures, specifications, sizes; 0 if all is well")
     verify.add_argument("tasks", nargs="*", metavar="TASK", help="task names or artifact folders; default: all shipped")
+    verify.add_argument("--key", type=Path, help="PEM of the public key that must have signed each, too")
+    sign = commands.add_parser("sign", help="sign every file of an artifact's folder, as `model.sig` in it")
+    sign.add_argument("folder", type=Path, metavar="FOLDER")
+    sign.add_argument("--key", type=Path, required=True, help="PEM of the private key, of an elliptic curve")
     use = commands.add_parser(
         "use", help="give the graph that runs another model; only the robot's motion is interrupted"
     )
@@ -27,7 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.action == "use":
         return _use(args.folder, args.namespace)
-    return _list() if args.action == "list" else _verify(args.tasks)
+    if args.action == "sign":
+        print(f"signed: {signing.sign(args.folder, args.key)}")
+        return 0
+    return _list() if args.action == "list" else _verify(args.tasks, args.key)
 
 
 def _use(folder: Path, namespace: str) -> int:
@@ -54,7 +62,7 @@ def _list() -> int:
     return 0
 
 
-def _verify(tasks: list[str]) -> int:
+def _verify(tasks: list[str], key: Path | None) -> int:
     from worldpilot.calibration import certificate
     from worldpilot.models.artifact import Artifact, zoo_path, zoo_tasks
 
@@ -85,11 +93,13 @@ def _verify(tasks: list[str]) -> int:
         problems = [] if artifact.manifest["certificate"] is None else certificate.check(artifact.manifest)
         failures += len(problems)
         print(f"  certificate {_certified(artifact.manifest) if not problems else f'FAILED: {problems[0]}'}")
+        failures += not _signed(folder, key)
     for folder in [] if tasks else _language_folders():
         size_mb, problem = _verify_language(folder)
         total_mb += size_mb
         failures += problem is not None
         print(f"{folder.name:<12} {size_mb:6.2f} MB  {'ok' if problem is None else f'FAILED: {problem}'}")
+        failures += not _signed(folder, key)
     if total_mb > MAX_ZOO_MB:
         print(f"FAILED: {total_mb:.1f} MB together, at most {MAX_ZOO_MB:g} MB may be shipped")
         failures += 1
@@ -122,6 +132,19 @@ def _summary(manifest: dict[str, Any]) -> str:
         f"{manifest['members']} member(s)\n"
         f"  signals    {signals} (R² on held-out episodes)"
     )
+
+
+def _signed(folder: Path, key: Path | None) -> bool:
+    """Whether the holder of the key has signed a folder, and say so; without a key nobody asks."""
+    if key is None:
+        return True
+    try:
+        signing.require(folder, key)
+    except WorldpilotError as error:
+        print(f"  signature FAILED: {error}")
+        return False
+    print("  signature  ok")
+    return True
 
 
 def _certified(manifest: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from worldpilot.planners.solvers.policy import PolicySolver
 from worldpilot.types import AlertLevel, FloatArray, Rollouts
 from worldpilot_nodes import convert, params
 from worldpilot_nodes.base import Age, PilotNode, run
-from worldpilot_nodes.model import load
+from worldpilot_nodes.model import load, require_signature
 from worldpilot_nodes.reach_goal import ReachGoalServer
 
 _COLOURS = ((0.85, 0.25, 0.2), (0.35, 0.45, 0.65), (0.2, 0.6, 0.3), (0.6, 0.4, 0.7))  # of the plan's lines, RGB
@@ -95,6 +96,7 @@ class MpcNode(PilotNode):
 
     def _solver(self) -> Solver:
         if self.params.policy:
+            require_signature(self, Path(self.params.policy))
             return PolicySolver(OnnxPolicy.load(self.params.policy, self._spec, threads=self.params.threads))
         return solvers.make(self.params.solver, **convert.settings(self.params.solver_settings))
 

@@ -38,6 +38,7 @@ COMMON = (
 )
 MODEL = (
     Param("artifact", "", "folder of the model artifact; empty: the one shipped for the task"),
+    Param("public_key", "", "PEM of the key that must have signed the artifact's folder; empty: none has to"),
     Param("provider", "cpu", "ONNX Runtime execution provider: cpu or cuda"),
     Param("threads", 1, "intra-op threads of ONNX Runtime; more is slower for small graphs", 1, 64),
 )

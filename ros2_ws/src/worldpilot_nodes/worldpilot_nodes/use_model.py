@@ -9,6 +9,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from worldpilot_msgs.srv import ListRewards, SwapReward
 
 from worldpilot.errors import ArtifactError, NotReady, RewardError, WorldpilotError
+from worldpilot.models import signing
 from worldpilot.models.artifact import Artifact
 from worldpilot.planners.rewards import registry
 from worldpilot.planners.rewards.base import RewardContext
@@ -34,11 +35,14 @@ def use_model(client: Client, folder: Path) -> Artifact:
     The robot is held meanwhile, and everything is checked before. If a node refuses the model, all go back to theirs.
 
     Raises:
-        ArtifactError: the model is damaged, of another task, or without thresholds for the monitor.
+        ArtifactError: the model is damaged, of another task, without thresholds for the monitor, or without the
+            signature that the graph requires.
         RewardError, UnknownName: the reward in force, or a standing one, can't be built on it.
         NotReady: a node is missing, doesn't answer, or has refused the model.
     """
     artifact = Artifact.load(folder)
+    if key := client.parameter("world_model", "public_key"):
+        signing.require(folder, Path(key))
     nodes = [_find(client, name) for name in ORDER if name in NEEDED or client.has(f"{name}/change_state", 1.0)]
     active = _check(client, artifact, nodes)
     _unload(client, nodes)
