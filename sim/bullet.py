@@ -124,6 +124,15 @@ class BulletWorld(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]])
             return Observation(stamp, np.zeros((self._size, self._size, 3), np.uint8))
         return Observation(stamp, self.faults.seen(self.faults.observations.deliver(self._see)))
 
+    def assume(self, parameters: Mapping[str, float]) -> None:
+        """From the next reset on, have these physical parameters; what is not named stays.
+
+        Raises:
+            UnknownName, InvalidInput: it has no such parameter, or not such a value.
+        """
+        self._parameters = System(self._task, parameters=parameters).checked(self._parameters)
+        self._measured = {**self._measured, **parameters}
+
     def inject(self, fault: str, **params: float) -> None:
         """Switch a fault on (see `worldpilot.sim.faults`)."""
         self.faults.inject(fault, params)

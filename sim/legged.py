@@ -204,6 +204,40 @@ class LeggedWorld(gymnasium.Env[FloatArray, FloatArray]):
         distance = float(np.linalg.norm(self._position[:2] - self._start))
         return {"fallen": self.ended, "distance": distance, "apex": float(self._apex), "steps": self._steps}
 
+    def assume(self, parameters: Mapping[str, float]) -> None:
+        """From the next reset on, have these physical parameters; what is not named stays.
+
+        Raises:
+            UnknownName, InvalidInput: it has no such parameter, or not such a value.
+        """
+        self._parameters = System(self.robot.name, parameters=parameters).checked(self._parameters)
+        self._measured = {**self._measured, **parameters}
+
+    def place(self, state: npt.NDArray[np.floating[Any]]) -> None:
+        """Be in a state that was observed, of shape (S,); where on the plane, and facing where, is not part of it.
+
+        Raises:
+            InvalidInput: another shape, not finite, or a robot that moves in a plane only.
+        """
+        if self.robot.planar or np.shape(state) != (len(self.robot.state),) or not np.isfinite(state).all():
+            raise InvalidInput(
+                f"{self.robot.name}: place needs {len(self.robot.state)} finite numbers, robots with yaw"
+            )
+        now = dict(zip(self.robot.state, map(float, state), strict=True))
+        p, body = self._client, self._body_id
+        turn = pybullet.getQuaternionFromEuler([now["roll"], now["pitch"], 0.0])
+        p.resetBasePositionAndOrientation(body, [0, 0, now["height"]], turn)
+        velocity = [now[f"{axis}_velocity"] for axis in ("forward", "lateral", "vertical")]
+        p.resetBaseVelocity(body, velocity, [now[f"{axis}_rate"] for axis in ("roll", "pitch", "yaw")])
+        self._q, self._dq, self._control = (
+            np.array([now[f"{what}_{joint}"] for joint in self.action.names]) for what in ("q", "dq", "control")
+        )
+        for joint, angle, rate in zip(self._joints, self._q, self._dq, strict=True):
+            p.resetJointState(body, joint, angle, rate)
+        self._force, self.ended = None, False
+        self.faults.observations.taken = ()
+        self._look()
+
     def inject(self, fault: str, **params: float) -> None:
         """Switch a fault on (see `worldpilot.sim.faults`); a reset clears it."""
         self.faults.inject(fault, params)

@@ -45,9 +45,10 @@ CUBE = 0.05  # [m], edge of the cube
 PEG_RADIUS = 0.01  # [m]
 REACHED = 0.025  # [m], from the cube to the goal
 BUDGET = 200  # control steps of an episode
+PHYSICS_DT = ACTION.control_dt / 24  # [s]
 PARAMETERS = {"mass": 0.1, "friction": 0.5}  # of the cube [kg], and between cube and table
 
-_SUBSTEPS = 24  # physics at 240 Hz
+_SUBSTEPS = round(ACTION.control_dt / PHYSICS_DT)
 _BASE = (-0.475, 0.0, 0.0)  # [m]
 _AZIMUTH, _ELEVATION, _DISTANCE, _FOV = np.radians(-25), np.radians(45), 1.1, 27.0  # camera; [rad, rad, m, deg]
 _DOWN = pybullet.getQuaternionFromEuler([np.pi, 0, np.pi / 2 + _AZIMUTH])  # the camera sees the hand edge-on
@@ -279,7 +280,7 @@ class PushCube(BulletWorld):
         p, self._light, self._friction = self._client, appearance.light, friction
         p.resetSimulation()
         p.setPhysicsEngineParameter(deterministicOverlappingPairs=1)
-        p.setTimeStep(ACTION.control_dt / _SUBSTEPS)
+        p.setTimeStep(PHYSICS_DT)
         p.setGravity(0, 0, -9.81)
         half = [1.0, 1.0, 0.01]
         table = p.createMultiBody(

@@ -31,9 +31,10 @@ WORKSPACE = 0.24  # [m], half the side of the square the pusher stays in
 BLOCK_RANGE = 0.13  # [m], half the side of the square in which the block starts and goals lie
 PUSHER_RADIUS = 0.014  # [m]
 BUDGET = 300  # control steps of an episode
+PHYSICS_DT = ACTION.control_dt / 12  # [s]
 PARAMETERS = {"mass": 0.2, "friction": 0.5}  # of the block [kg], and between block and table
 
-_SUBSTEPS = 12  # physics at 120 Hz
+_SUBSTEPS = round(ACTION.control_dt / PHYSICS_DT)
 _CAMERA_HEIGHT, _FIELD = 1.0, 0.52  # [m]: the image covers a square of 0.52 m on the table
 _HALF_HEIGHT = 0.02  # [m]
 _PUSHER_HEIGHT = _HALF_HEIGHT + 0.004  # [m], of its centre: it hangs just above the table
@@ -93,6 +94,7 @@ class PushT(BulletWorld):
             system=system,
         )
         self.goal = GOAL.copy()
+        self.senses = False  # the pusher's force is measured, which takes time
         self.reset(seed=0)
 
     def reset(
@@ -111,7 +113,7 @@ class PushT(BulletWorld):
         friction = self._drawn_friction(float(rng.uniform(0.35, 0.65)) if self._randomise else PARAMETERS["friction"])
         appearance = Appearance.sample(rng) if self._randomise else Appearance()
         self.goal = np.asarray(given.get("goal", GOAL), float)
-        self._steps = 0
+        self._steps, self._force = 0, np.zeros(2)
         self.faults.clear()
         self._build(block, pusher, given.get("friction", friction), given.get("appearance", appearance))
         return self.observe().data, self._info()
@@ -133,6 +135,7 @@ class PushT(BulletWorld):
         before, after, share = self._arriving(control)  # the velocity changes within the period where controls are late
         start = self._target.copy()
         turn = np.clip(start + before * ACTION.control_dt * share, -WORKSPACE, WORKSPACE)
+        impulse = np.zeros(2)
         self._target = np.clip(turn + after * ACTION.control_dt * (1 - share), -WORKSPACE, WORKSPACE)
         for i in range(1, _SUBSTEPS + 1):
             done = i / _SUBSTEPS
@@ -143,6 +146,9 @@ class PushT(BulletWorld):
             self._client.changeConstraint(self._constraint, [x, y, _PUSHER_HEIGHT], maxForce=20)
             self._client.stepSimulation()
             self._expose(i)
+            if self.senses:
+                impulse += self._push() * PHYSICS_DT
+        self._force = impulse / ACTION.control_dt
         self._steps += 1
 
     def render(self, size: int = 256) -> npt.NDArray[np.uint8]:  # type: ignore[override]
@@ -166,6 +172,11 @@ class PushT(BulletWorld):
             "block_y": float(block[1]),
             "block_yaw": float(block[2]),
         }
+
+    def sensors(self) -> dict[str, float]:
+        """What the robot itself can measure, if `senses` is set: the mean force of the pusher on the block in the last
+        control step [N], by axis."""
+        return {"force_x": float(self._force[0]), "force_y": float(self._force[1])}
 
     def pusher(self) -> npt.NDArray[np.float64]:
         """Position of the pusher, of shape (2,) [m]."""
@@ -208,6 +219,12 @@ class PushT(BulletWorld):
         for shape in range(len(geometry.BOXES)):
             self._client.changeVisualShape(self._block, -1, shape, rgbaColor=[*colour, 1])
 
+    def _push(self) -> npt.NDArray[np.float64]:
+        """Force of the pusher on the block, of shape (2,) [N]."""
+        contacts = self._client.getContactPoints(self._block, self._pusher)  # normals point at the block
+        forces = [np.array(c[7]) * c[9] + np.array(c[11]) * c[10] + np.array(c[13]) * c[12] for c in contacts]
+        return sum(forces, np.zeros(3))[:2]
+
     def _info(self) -> dict[str, Any]:
         return {"overlap": self.overlap(), "signals": self.signals(), "steps": self._steps}
 
@@ -217,7 +234,7 @@ class PushT(BulletWorld):
         p, self._light, self._friction = self._client, appearance.light, friction
         p.resetSimulation()
         p.setPhysicsEngineParameter(deterministicOverlappingPairs=1)
-        p.setTimeStep(ACTION.control_dt / _SUBSTEPS)
+        p.setTimeStep(PHYSICS_DT)
         p.setGravity(0, 0, -9.81)
         half = [_FIELD, _FIELD, 0.01]
         table = p.createMultiBody(

@@ -16,7 +16,19 @@ import numpy.typing as npt
 
 from worldpilot.contracts import Environment
 from worldpilot.errors import UnknownName
-from worldpilot.sim import cube_experts, experts, gaits, geometry, planar, planar_gaits, push_cube, push_t, quadruped
+from worldpilot.sim import (
+    cube_experts,
+    experts,
+    gaits,
+    geometry,
+    identify,
+    planar,
+    planar_gaits,
+    push_cube,
+    push_t,
+    quadruped,
+)
+from worldpilot.system import System
 from worldpilot.types import ActionSpec, Symmetry
 
 GROUP = "worldpilot.tasks"
@@ -94,6 +106,10 @@ class Task:
     state: Mapping[str, str] = field(default_factory=dict)  # components observed, with their units; none: images
     signals: Mapping[str, str] = field(default_factory=dict)  # with their units, where they are declared
     symmetries: tuple[Symmetry, ...] = ()  # the first changes nothing; none: the world looks like itself only
+    position: tuple[str, ...] = ()  # signals of which the controls are the velocities; none: they are no velocities
+    servo_dt: float | None = None  # period of the servo that follows them [s]
+    excitation: Behaviour | None = None  # what tells delays and parameters
+    replay: Callable[[System | None], identify.Replay] | None = None  # how recordings are played again
 
 
 def task(name: str) -> Task:
@@ -143,6 +159,10 @@ TASKS = {
             object=("block_x", "block_y"),
         ),
         symmetries=geometry.square_symmetries([("pusher_x", "pusher_y"), ("block_x", "block_y")], ["block_yaw"]),
+        position=("pusher_x", "pusher_y"),
+        servo_dt=push_t.PHYSICS_DT,
+        excitation=Behaviour(lambda: identify.hits, 300),
+        replay=identify.PushTReplay,
     ),
     "push_cube": Task(
         action=push_cube.ACTION,
@@ -159,6 +179,9 @@ TASKS = {
             yaw_tolerance=float(np.pi),
             object=("cube_x", "cube_y"),
         ),
+        position=("gripper_x", "gripper_y", "gripper_z"),
+        servo_dt=push_cube.PHYSICS_DT,
+        excitation=Behaviour(lambda: cube_experts.random_pushes, 300),
     ),
     "quadruped": Task(
         action=quadruped.ACTION,
@@ -169,6 +192,8 @@ TASKS = {
         },
         state=quadruped.ROBOT.state,
         signals=quadruped.ROBOT.signals,
+        excitation=Behaviour(lambda: identify.stances, 200),
+        replay=identify.QuadrupedReplay,
     ),
     "walker": Task(
         action=planar.WALKER.action,

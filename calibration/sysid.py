@@ -1,0 +1,243 @@
+"""Physical parameters from recordings: the simulator started from recorded states, over and over, until it agrees.
+
+Output error with multiple shooting: each segment of a recording begins with what was measured, then only its controls
+are played, and what the simulator shows is compared with what was measured. Parameters are found by least squares;
+their covariance is that of an estimator whose segments are independent (a sandwich), whatever the errors within are.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import least_squares
+
+from worldpilot.errors import InvalidInput
+
+Array = npt.NDArray[np.float64]
+Simulate = Callable[[Mapping[str, float]], list[Array]]  # parameters -> each segment's measurements, (T, C)
+
+_ROBUST = 3.0  # residuals beyond so many standard deviations count less
+_CONSISTENT = 0.3  # share of the apparent information that derivatives over two distances must agree on
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What is looked for, and where.
+
+    Args:
+        start: where the search begins.
+        low, high: where it stays.
+        scale: a change of this size is 100 % of it: its usual value.
+        unit: of it.
+    """
+
+    name: str
+    start: float
+    low: float
+    high: float
+    scale: float
+    unit: str = "1"
+
+    def __post_init__(self) -> None:
+        if not (self.low <= self.start <= self.high and self.low < self.high and self.scale > 0):
+            raise InvalidInput(f"sysid: {self.name} must start within its bounds, with a positive scale, got {self}")
+
+
+@dataclass(frozen=True)
+class SysidConfig:
+    """How parameters are found.
+
+    Args:
+        step: of the finite differences, as a share of a parameter's scale; contacts make small ones rough.
+        tolerance: a parameter is identified if its standard error is at most this share of its scale.
+        rounds: of estimating the channels' errors and the parameters in turn.
+    """
+
+    step: float = 0.04
+    tolerance: float = 0.1
+    rounds: int = 2
+
+    def __post_init__(self) -> None:
+        if not (0 < self.step < 0.5 and self.tolerance > 0 and self.rounds >= 1):
+            raise InvalidInput("sysid: step must be in (0, 0.5), tolerance positive, rounds at least 1")
+
+
+@dataclass(frozen=True)
+class Identified:
+    """Parameters, and how well they are known."""
+
+    parameters: Mapping[str, float]
+    std: Mapping[str, float]  # standard errors
+    identified: tuple[str, ...]  # those that are known
+    covariance: Array  # of the parameters in their order, in units of their scales, (P, P)
+    condition: float  # of the covariance: the variance along its longest axis by that along its shortest
+    errors: Mapping[str, float]  # standard deviation of the residuals, by channel
+    explained: Mapping[str, float]  # share of the variance that the simulator explains, by channel
+    segments: int
+    remarks: tuple[str, ...] = ()  # what is not known, and what is known instead
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "parameters": {name: {"value": value, "std": self.std[name]} for name, value in self.parameters.items()},
+            "identified": list(self.identified),
+            "covariance": self.covariance.tolist(),
+            "condition": self.condition,
+            "errors": dict(self.errors),
+            "explained": dict(self.explained),
+            "segments": self.segments,
+            "remarks": list(self.remarks),
+        }
+
+
+def fit(
+    simulate: Simulate,
+    measured: Sequence[Array],
+    channels: Sequence[str],
+    parameters: Sequence[Parameter],
+    config: SysidConfig | None = None,
+) -> Identified:
+    """The parameters with which the simulator agrees best with what was measured.
+
+    Args:
+        measured: each segment's measurements, of shape (T, C); several recordings in one list are a bundle.
+        channels: names of the C.
+
+    Raises:
+        InvalidInput: no channel or parameter, fewer than 6 segments, or segments of another shape than is simulated.
+    """
+    config = config or SysidConfig()
+    if not parameters or not channels:
+        raise InvalidInput("sysid: name at least one parameter and one channel")
+    if len(measured) < 6:
+        raise InvalidInput(
+            f"sysid: {len(measured)} segments in which something moves, at least 6 are needed; record more, with "
+            "`worldpilot collect TASK --excite N` in simulation"
+        )
+    problem = _Problem(simulate, measured, parameters, config.step)
+    x = np.array([parameter.start / parameter.scale for parameter in parameters])
+    bounds = tuple(np.array([getattr(p, side) / p.scale for p in parameters]) for side in ("low", "high"))
+    for _ in range(config.rounds):
+        problem.weigh(x)
+        jacobian: Any = problem.jacobian  # scipy's stubs know of its name only
+        x = least_squares(
+            problem.residuals, x, jacobian, bounds, loss="soft_l1", f_scale=_ROBUST, xtol=1e-3, ftol=1e-3, max_nfev=10
+        ).x
+    problem.weigh(x)
+    return _judge(problem, x, channels, config)
+
+
+class _Problem:
+    """Residuals of all segments in standard deviations of their channels, as a function of scaled parameters."""
+
+    def __init__(
+        self, simulate: Simulate, measured: Sequence[Array], parameters: Sequence[Parameter], step: float
+    ) -> None:
+        self.parameters, self.measured = parameters, measured
+        self._simulate, self._step = simulate, step
+        self._low, self._high = (np.array([getattr(p, side) / p.scale for p in parameters]) for side in ("low", "high"))
+        self._seen: dict[bytes, list[Array]] = {}
+        self.sigma = np.ones(measured[0].shape[1])
+
+    def differences(self, x: Array) -> list[Array]:
+        """Measured less simulated, (T, C) each."""
+        if x.tobytes() not in self._seen:
+            values = {p.name: float(value * p.scale) for p, value in zip(self.parameters, x, strict=True)}
+            simulated = self._simulate(values)
+            if [s.shape for s in simulated] != [m.shape for m in self.measured]:
+                raise InvalidInput("sysid: what is simulated has another shape than what was measured")
+            self._seen[x.tobytes()] = [m - s for m, s in zip(self.measured, simulated, strict=True)]
+        return self._seen[x.tobytes()]
+
+    def weigh(self, x: Array) -> None:
+        """Take the channels' errors from what is left at `x`."""
+        left = np.concatenate(self.differences(x))
+        self.sigma = np.maximum(1.4826 * np.median(np.abs(left), axis=0), 1e-3 * np.std(np.concatenate(self.measured)))
+        self.sigma = np.maximum(self.sigma, 1e-9)
+
+    def split(self, x: Array) -> list[Array]:
+        """Residuals, segment by segment, (T * C,) each."""
+        return [(difference / self.sigma).ravel() for difference in self.differences(x)]
+
+    def residuals(self, x: Array) -> Array:
+        return np.concatenate(self.split(x))
+
+    def derivatives(self, x: Array, steps: float) -> list[Array]:
+        """Of each segment's residuals, (T * C, P), by differences over `steps` steps to each side."""
+        columns, step = [], steps * self._step
+        for i in range(len(x)):
+            up, down = x.copy(), x.copy()
+            up[i], down[i] = min(x[i] + step, self._high[i]), max(x[i] - step, self._low[i])
+            pairs = zip(self.split(up), self.split(down), strict=True)
+            columns.append([(a - b) / (up[i] - down[i]) for a, b in pairs])
+        return [np.stack(parts, -1) for parts in zip(*columns, strict=True)]
+
+    def jacobian(self, x: Array) -> Array:
+        return np.concatenate(self.derivatives(x, 1.0))
+
+
+def _judge(problem: _Problem, x: Array, channels: Sequence[str], config: SysidConfig) -> Identified:
+    """The estimate's covariance.
+
+    A derivative by differences is partly noise, as contacts come and go; counted as information it would make anything
+    look identifiable. So information is the product of derivatives over two distances, whose noise is not the same. Of
+    a combination of parameters of which it says nothing, all that is known is the order of magnitude.
+    """
+    information, apparent, outer = np.zeros((3, len(x), len(x)))
+    derivatives = zip(problem.derivatives(x, 1.0), problem.derivatives(x, 2.0), strict=True)
+    for residuals, (near, far) in zip(problem.split(x), derivatives, strict=True):
+        weight = (1 + (residuals / _ROBUST) ** 2) ** -0.5
+        product = (near.T * weight) @ far
+        information += (product + product.T) / 2
+        apparent += (near.T * weight) @ near
+        gradient = ((near + far) / 2).T @ (weight * residuals)
+        outer += np.outer(gradient, gradient)
+    n = len(problem.measured)
+    values, axes = np.linalg.eigh(information)
+    told = (values > 1) & (values > _CONSISTENT * np.einsum("ij,ik,kj->j", axes, apparent, axes))
+    inverse = (axes[:, told] / values[told]) @ axes[:, told].T
+    covariance = inverse @ outer @ inverse * n / max(n - len(x), 1) + inverse + axes[:, ~told] @ axes[:, ~told].T
+    std = np.sqrt(np.diagonal(covariance))
+    names = [parameter.name for parameter in problem.parameters]
+    known = tuple(name for name, error in zip(names, std, strict=True) if error <= config.tolerance)
+    scales = np.array([parameter.scale for parameter in problem.parameters])
+    left, all_ = np.concatenate(problem.differences(x)), np.concatenate(problem.measured)
+    explained = 1 - np.mean(left**2, axis=0) / np.maximum(np.var(all_, axis=0), 1e-18)
+    return Identified(
+        parameters=dict(zip(names, (float(v) for v in x * scales), strict=True)),
+        std=dict(zip(names, (float(v) for v in std * scales), strict=True)),
+        identified=known,
+        covariance=covariance,
+        condition=float(np.linalg.cond(covariance)),
+        errors=dict(zip(channels, (float(v) for v in left.std(0)), strict=True)),
+        explained=dict(zip(channels, (float(v) for v in explained), strict=True)),
+        segments=n,
+        remarks=_remarks(problem.parameters, known, x, std, covariance, config),
+    )
+
+
+def _remarks(
+    parameters: Sequence[Parameter], known: Sequence[str], x: Array, std: Array, covariance: Array, config: SysidConfig
+) -> tuple[str, ...]:
+    """Which parameters are not known, and which combination of them is."""
+    remarks = [
+        f"{parameter.name} is not identifiable from these recordings: {value * parameter.scale:.3g} {parameter.unit} "
+        f"with a standard error of {error * parameter.scale:.2g}; it is left as it was"
+        for parameter, value, error in zip(parameters, x, std, strict=True)
+        if parameter.name not in known
+    ]
+    at_bound = [
+        p.name for p, v in zip(parameters, x, strict=True) if min(v - p.low / p.scale, p.high / p.scale - v) < 1e-6
+    ]
+    remarks += [
+        f"{name} ended at the bound of its search; the recording doesn't fit this simulator" for name in at_bound
+    ]
+    if len(x) > 1 and len(known) < len(x):
+        values, axes = np.linalg.eigh(covariance)
+        if np.sqrt(values[0]) <= config.tolerance:
+            axis = axes[:, 0] * np.sign(axes[np.argmax(np.abs(axes[:, 0])), 0])
+            terms = " ".join(f"{w:+.2f} {p.name}/{p.scale:g}" for w, p in zip(axis, parameters, strict=True))
+            remarks.append(f"what is known is the combination {terms}, to {np.sqrt(values[0]):.1%}")
+    return tuple(remarks)

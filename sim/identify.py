@@ -1,0 +1,229 @@
+"""What tells a robot's mass and friction: how it is driven, how a recording is cut, how each piece is played again.
+
+A segment begins with a recorded state, from which the simulator can begin; then only its controls count. Everything
+takes and gives arrays by name, as episodes have them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from worldpilot.errors import InvalidInput
+from worldpilot.sim import gaits, geometry, legged, push_t
+from worldpilot.sim.experts import approach, follow, sample_push
+from worldpilot.sim.push_t import BLOCK_RANGE, PushT
+from worldpilot.sim.quadruped import ACTION, Quadruped
+from worldpilot.system import System
+
+Array = npt.NDArray[np.float64]
+Columns = Mapping[str, npt.NDArray[np.floating]]  # name -> (T+1,)
+
+_STILL = 1e-3  # [m] a control step, below which nothing moves
+
+
+@dataclass(frozen=True)
+class Sought:
+    """A parameter: where the search for it begins and stays, and what its usual size is."""
+
+    start: float
+    low: float
+    high: float
+    scale: float
+    unit: str
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of a recording."""
+
+    state: Mapping[str, Array]  # what it begins with
+    controls: Array  # (T, U)
+    measured: Array  # (T, C), after each control
+
+
+class Replay(Protocol):
+    """Plays segments again with other parameters."""
+
+    sought: Mapping[str, Sought]
+
+    def cut(self, controls: Array, signals: Columns, observations: Array | None) -> tuple[list[Segment], list[str]]:
+        """The segments of a recording of T controls, and the names of what they measure.
+
+        Raises:
+            InvalidInput: the recording lacks something that is needed.
+        """
+        ...
+
+    def play(
+        self, parameters: Mapping[str, float], segments: Sequence[Segment], channels: Sequence[str]
+    ) -> list[Array]:
+        """What is measured in each segment, (T, C), with these parameters."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def hits(world: PushT, rng: np.random.Generator) -> Iterator[Array]:
+    """The block is hit at all speeds and let go: from rest, it is accelerated, pushed, and slides on by itself."""
+    while True:
+        block = world.block()
+        push = sample_push(block, rng)
+        if push is None:
+            continue
+        end = block[:2] + push.velocity * 0.5
+        if np.abs(end).max() > BLOCK_RANGE + 0.02 and np.linalg.norm(end) > np.linalg.norm(block[:2]):
+            continue
+        yield from follow(world, approach(world.pusher(), push.start, block), 0.24)
+        yield from [np.zeros(2)] * 4
+        speed = rng.uniform(0.1, 0.24)
+        direction = push.velocity / np.abs(push.velocity).max()
+        for _ in range(rng.integers(2, 6)):
+            yield speed * direction
+        yield from [np.zeros(2)] * 4
+
+
+class PushTReplay:
+    """Push-T: the block's mass and its friction, from its pose and the pusher's force.
+
+    The pusher's path is forced, so without its force the mass shows only in how far the block slides when it is let
+    go, and there it cancels: friction is all that poses tell. Force and pose tell both.
+    """
+
+    sought: Mapping[str, Sought] = {
+        "mass": Sought(push_t.PARAMETERS["mass"], 0.02, 2.0, push_t.PARAMETERS["mass"], "kg"),
+        "friction": Sought(push_t.PARAMETERS["friction"], 0.05, 2.0, push_t.PARAMETERS["friction"], "1"),
+    }
+    _pose, _forces = ("block_x", "block_y", "block_yaw"), ("force_x", "force_y")
+
+    def __init__(self, system: System | None = None) -> None:
+        self._system = system or System()
+        self._world = PushT(randomise=False, render_images=False, system=self._system.immediate)
+
+    def cut(self, controls: Array, signals: Columns, observations: Array | None) -> tuple[list[Segment], list[str]]:
+        if missing := {"pusher_x", "pusher_y", *self._pose} - signals.keys():
+            raise InvalidInput(f"push_t: the recording lacks {', '.join(sorted(missing))}")
+        names = [*self._pose, *(name for name in self._forces if name in signals)]
+        table = {name: np.asarray(values, float) for name, values in signals.items()}
+        table["block_yaw"] = np.unwrap(table["block_yaw"])
+        pusher, block, measured = (
+            np.stack([table[name] for name in wanted], -1) for wanted in (("pusher_x", "pusher_y"), self._pose, names)
+        )
+        moves = np.linalg.norm(np.diff(block[:, :2], axis=0), axis=-1) > _STILL
+        stands = (
+            (np.linalg.norm(np.diff(pusher, axis=0), axis=-1) < _STILL) & (np.abs(controls).max(-1) < 1e-6) & ~moves
+        )
+        rests = np.flatnonzero(stands[:-1] & stands[1:]) + 2  # observations at which all has stood for two steps
+        segments = []
+        for begin, end in pairwise(map(int, rests)):
+            if moves[begin:end].any() and end - begin <= 40:
+                segments.append(
+                    Segment(
+                        {
+                            "pusher": pusher[begin - 1 : begin + 1].mean(0),
+                            "block": block[begin - 1 : begin + 1].mean(0),
+                        },
+                        controls[begin:end],
+                        measured[begin + 1 : end + 1],
+                    )
+                )
+        return segments, names
+
+    def play(
+        self, parameters: Mapping[str, float], segments: Sequence[Segment], channels: Sequence[str]
+    ) -> list[Array]:
+        world = self._world
+        world.assume(parameters)
+        world.senses = "force_x" in channels
+        shown = []
+        for segment in segments:
+            world.reset(options=dict(segment.state))
+            world.inject("delay", seconds=self._system.control_delay)
+            rows, yaw = [], float(segment.state["block"][2])
+            for control in segment.controls:
+                world.drive(control)
+                values = world.signals() | (world.sensors() if world.senses else {})
+                yaw += float(geometry.wrap(values["block_yaw"] - yaw))
+                rows.append([yaw if name == "block_yaw" else values[name] for name in channels])
+            shown.append(np.array(rows))
+        return shown
+
+    def close(self) -> None:
+        self._world.close()
+
+
+def stances(world: Quadruped, rng: np.random.Generator) -> Iterator[Array]:
+    """Standing, the feet are drawn apart and together, each its own way, until they slip; the trunk goes up, down."""
+    largest = np.asarray(ACTION.max_rate) * ACTION.control_dt
+    control = np.zeros(ACTION.control_dim)
+    while True:
+        shift = rng.uniform(-0.03, 0.03, 2)
+        x, y = (rng.uniform(-reach, reach, 4) + to for reach, to in zip((0.07, 0.05), shift, strict=True))
+        goal = gaits.joints(x, y, gaits.HEIGHT + rng.uniform(-0.05, 0.03) + rng.uniform(-0.01, 0.01, 4))
+        rate = largest * rng.uniform(0.1, 0.6)
+        for _ in range(rng.integers(5, 20)):
+            control = control + np.clip(goal - control, -rate, rate)
+            yield control
+
+
+class QuadrupedReplay:
+    """The quadruped: what it carries, the friction of its feet, and how late its controls are, from its state.
+
+    The load shows in how far the joints give way, friction in when feet slip: a gait that never slips does not tell.
+    """
+
+    sought: Mapping[str, Sought] = {
+        "payload": Sought(1.0, 0.0, 12.0, 4.7, "kg"),  # the A1's trunk weighs 4.7 kg
+        "friction": Sought(legged.PARAMETERS["friction"], 0.1, 2.0, legged.PARAMETERS["friction"], "1"),
+        "control_delay": Sought(0.01, 0.0, 0.1, 0.02, "s"),
+    }
+    _length, _before = 12, 6  # control steps of a segment, and of what was sent before it
+
+    def __init__(self, system: System | None = None) -> None:
+        self._system = system or System()
+        self._world = Quadruped(randomise=False, system=self._system.immediate)
+        self._names = self._world.state_names
+
+    def cut(self, controls: Array, signals: Columns, observations: Array | None) -> tuple[list[Segment], list[str]]:
+        if observations is None or observations.shape[1:] != (len(self._names),):
+            raise InvalidInput(f"quadruped: the recording needs states of {len(self._names)} numbers")
+        names = [name for name in self._names if not name.startswith(("contact_", "control_"))]
+        wanted = [self._names.index(name) for name in names]
+        low = observations[:, self._names.index("height")] < self._world.robot.fallen_height
+        end = int(np.argmax(low)) if low.any() else len(controls)
+        segments = []
+        for first in range(self._before, end - self._length + 1, self._length):
+            last = first + self._length
+            segments.append(
+                Segment(
+                    {"observed": observations[first].astype(float), "sent": controls[first - self._before : first]},
+                    controls[first:last],
+                    observations[first + 1 : last + 1, wanted].astype(float),
+                )
+            )
+        return segments, names
+
+    def play(
+        self, parameters: Mapping[str, float], segments: Sequence[Segment], channels: Sequence[str]
+    ) -> list[Array]:
+        world, delay = self._world, parameters.get("control_delay", self._system.control_delay)
+        world.assume({name: value for name, value in parameters.items() if name != "control_delay"})
+        world.reset()
+        world.inject("delay", seconds=delay)
+        line, wanted = world.faults.controls, [self._names.index(name) for name in channels]
+        shown = []
+        for segment in segments:
+            world.place(segment.state["observed"])
+            line.queued = tuple(segment.state["sent"][-len(line.queued) :])
+            rows = []
+            for control in segment.controls:
+                world.drive(control)
+                rows.append(world.observe().data[wanted])
+            shown.append(np.array(rows, float))
+        return shown
+
+    def close(self) -> None:
+        self._world.close()
