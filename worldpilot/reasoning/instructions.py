@@ -157,11 +157,10 @@ def _closed(rng: Rng, scene: Scene, kind: str) -> Pair | None:
 
 def _on_legs(rng: Rng, scene: Scene) -> Pair:
     """One to three things that a robot on legs shall do at a time, each about another signal."""
-    offered = [key for key in words.GAITS if key[0] in scene.by_name]
     wanted = int(rng.choice([1, 2, 3], p=[0.56, 0.34, 0.1]))
     said: dict[str, Said] = {}
     while len(said) < wanted:
-        signal, level = offered[rng.integers(len(offered))]
+        signal, level = _way_to_go(rng, scene)
         if signal not in said:
             said[signal] = _gait(rng, scene, signal, level)
     text, template = _joined(rng, list(said.values()))
@@ -170,6 +169,13 @@ def _on_legs(rng: Rng, scene: Scene) -> Pair:
         manner, how = _choose(rng, words.MANNER, "manner", m=_pick(rng, words.MANNERS["gentle"]), g=text)
         return Pair(manner, scene, intent | {"pace": "gentle"}, f"{template} + {how}")
     return Pair(text, scene, intent, template)
+
+
+def _way_to_go(rng: Rng, scene: Scene) -> tuple[str, str]:
+    """A signal of a robot on legs and its level; those that are asked for in many ways more often."""
+    offered = [key for key in words.GAITS if key[0] in scene.by_name]
+    shares = np.array([3.0 + len(words.GAITS[key]) for key in offered])
+    return offered[rng.choice(len(offered), p=shares / shares.sum())]
 
 
 def _gait(rng: Rng, scene: Scene, signal: str, level: str) -> Said:
@@ -545,8 +551,7 @@ def _unsensed(rng: Rng, scene: Scene) -> Said | None:
         text, template = _choose(rng, words.TEMPLATES[kind], kind, **slots)
         return Said(text, f"unsensed {template}", ())
     if scene.walks:
-        offered = [key for key in words.GAITS if key[0] in scene.by_name]
-        said = _gait(rng, scene, *offered[rng.integers(len(offered))])
+        said = _gait(rng, scene, *_way_to_go(rng, scene))
     else:
         said = _goal(rng, scene, str(rng.choice(["place", "shift", "turn", "stop", "current"])))
     if said is None:
