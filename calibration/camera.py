@@ -135,6 +135,25 @@ def locate(view: View, target: Target, camera: Intrinsics) -> tuple[Floats, Floa
     return pose, residuals, np.linalg.pinv(information) * float((residuals**2).sum()) / degrees
 
 
+def projection_std(camera: Intrinsics, covariance: Floats, pixels: Floats) -> Floats:
+    """Standard deviation (n,) of where rays are seen [px], far away, beyond what turning the camera would undo.
+
+    Args:
+        covariance: (P, P) of the camera's parameters.
+        pixels: (n, 2), where the rays are seen now; NaN where no ray comes from.
+    """
+    rays = camera.normalise(pixels)
+    seen = np.isfinite(rays).all(1)
+    ahead = np.column_stack([rays[seen], np.ones(seen.sum())])
+    _, by_parameters, by_pose = camera.jacobian(ahead, np.zeros(6))
+    turns = by_pose[:, :3]
+    left = by_parameters - turns @ np.linalg.lstsq(turns, by_parameters, rcond=None)[0]
+    variances = np.einsum("ni,ij,nj->n", left, covariance, left).reshape(-1, 2)
+    result = np.full(len(pixels), np.nan)
+    result[seen] = np.sqrt(variances.sum(1))
+    return result
+
+
 def _fit(
     views: Sequence[View], target: Target, model: str
 ) -> tuple[Bundle, list[View], dict[str, str], dict[str, int]] | None:

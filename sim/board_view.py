@@ -105,18 +105,25 @@ def _smear(image: npt.NDArray[np.float64], length: float, direction: float) -> n
 
 
 def poses(
-    lens: Lens, pattern: Pattern, rng: np.random.Generator, *, inside: float = 0.9, tilt: float = 50.0
+    lens: Lens,
+    pattern: Pattern,
+    rng: np.random.Generator,
+    *,
+    inside: float = 0.9,
+    tilt: float = 50.0,
+    turns: tuple[float, ...] = (0.0, 0.0, 0.0, 90.0, -90.0),
 ) -> Iterator[Floats]:
     """Poses (4, 4) of a pattern that somebody waves before the camera, without end.
 
     Args:
         inside: share of its points that must be in the image.
         tilt: largest angle between its normal and the view of its centre [degrees].
+        turns: of the pattern in its plane, one is drawn, and 9 degrees around it [degrees].
     """
     width, height = lens.size
     low, high = pattern.points[:, :2].min(0), pattern.points[:, :2].max(0)
     centre, extent = np.append((low + high) / 2, 0.0), float(np.linalg.norm(high - low))
-    upright = np.diag([1.0, 1, 1]) if _reads_upright(pattern) else np.diag([1.0, -1, -1])
+    upright = np.diag([1.0, 1, 1]) if reads_upright(pattern) else np.diag([1.0, -1, -1])
     while True:
         towards = lens.rays(rng.uniform([0.1 * width, 0.1 * height], [0.9 * width, 0.9 * height]))
         if np.isnan(towards).any():
@@ -124,7 +131,7 @@ def poses(
         distance = extent * 0.5 * (lens.fx + lens.fy) / (width * rng.uniform(0.25, 0.95))
         axis, amount = rng.uniform(-np.pi, np.pi), np.deg2rad(rng.uniform(0, tilt))
         turn = rotation(np.array([np.cos(axis), np.sin(axis), 0]) * amount)
-        roll = rotation(np.array([0, 0, rng.choice([0, 0, 0, np.pi / 2, -np.pi / 2]) + rng.normal(0, 0.15)]))
+        roll = rotation(np.array([0, 0, np.deg2rad(rng.choice(turns)) + rng.normal(0, 0.15)]))
         face = _facing(towards) @ turn @ roll @ upright
         pose = np.eye(4)
         pose[:3, :3], pose[:3, 3] = face, towards * distance - face @ centre
@@ -138,7 +145,7 @@ def rotation(vector: Floats) -> Floats:
     return cv2.Rodrigues(np.asarray(vector, np.float64))[0].astype(np.float64)
 
 
-def _reads_upright(pattern: Pattern) -> bool:
+def reads_upright(pattern: Pattern) -> bool:
     """Whether the pattern's frame has y down in its image, so that z points into the sheet."""
     return bool(np.linalg.det(pattern.to_pixels[:2, :2]) > 0)
 

@@ -1,4 +1,4 @@
-"""`worldpilot calibrate monitor`: thresholds from good episodes that the model was not trained on."""
+"""`worldpilot calibrate monitor`: thresholds from good episodes training has not seen; other kinds beside."""
 
 import argparse
 import json
@@ -23,6 +23,7 @@ from worldpilot.calibration.thresholds import (
     normalise,
     whiten,
 )
+from worldpilot.cli import calibrate_camera
 from worldpilot.errors import InvalidInput
 from worldpilot.models.artifact import Artifact, update_manifest, zoo_path
 from worldpilot.models.data.episodes import Episode, EpisodeStore
@@ -60,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--plot", type=Path, help="draw the episodes' maxima and their thresholds here (PNG, SVG or PDF)"
     )
     monitor.set_defaults(calibrate=calibrate_monitor)
+    calibrate_camera.add_kinds(kinds)
 
 
 def run(args: argparse.Namespace) -> int:
