@@ -1,10 +1,11 @@
-"""`worldpilot models`: the artifacts there are, whether each is what its manifest says, one for a running graph."""
+"""`worldpilot models`: the artifacts there are, their checks, signatures and cards, one for a running graph."""
 
 import argparse
 import time
 from pathlib import Path
 from typing import Any
 
+from worldpilot import cards
 from worldpilot.cli import ros
 from worldpilot.errors import WorldpilotError
 from worldpilot.models import signing
@@ -22,6 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sign = commands.add_parser("sign", help="sign every file of an artifact's folder, as `model.sig` in it")
     sign.add_argument("folder", type=Path, metavar="FOLDER")
     sign.add_argument("--key", type=Path, required=True, help="PEM of the private key, of an elliptic curve")
+    card = commands.add_parser("card", help="write a page for each artifact from its manifest")
+    card.add_argument("names", nargs="*", metavar="NAME", help="of shipped artifacts; default: all")
+    card.add_argument("--out", type=Path, default=Path("docs/model_cards"), help="default: %(default)s")
+    card.add_argument("--check", action="store_true", help="write nothing; 1 if a page is not as it would be written")
     use = commands.add_parser(
         "use", help="give the graph that runs another model; only the robot's motion is interrupted"
     )
@@ -32,10 +37,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.action == "use":
         return _use(args.folder, args.namespace)
+    if args.action == "card":
+        return _cards(args.names or cards.names(), args.out, args.check)
     if args.action == "sign":
         print(f"signed: {signing.sign(args.folder, args.key)}")
         return 0
     return _list() if args.action == "list" else _verify(args.tasks, args.key)
+
+
+def _cards(names: list[str], folder: Path, check: bool) -> int:
+    pages = {folder / f"{name}.md": cards.card(name) for name in names}
+    if check:
+        pages[folder / cards.INDEX] = cards.index(folder)
+        old = [path for path, text in pages.items() if not path.is_file() or path.read_text() != text]
+        for path in old:
+            print(f"{path} is not current: run `worldpilot models card`")
+        return 1 if old else 0
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, text in pages.items():
+        path.write_text(text)
+        print(path)
+    (folder / cards.INDEX).write_text(cards.index(folder))
+    return 0
 
 
 def _use(folder: Path, namespace: str) -> int:
