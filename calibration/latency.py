@@ -33,7 +33,7 @@ _RATIO = 1e-6  # of a segment's information to the whole's, below which nothing 
 class Series:
     """What was said at which times."""
 
-    stamps: Array  # (n,) [s], ascending
+    stamps: npt.NDArray[np.floating[Any]]  # (n,) [s], ascending
     values: Array  # (n, A), one column an axis
 
     def __post_init__(self) -> None:
@@ -149,7 +149,7 @@ class _Piece:
     track: int
     number: int  # of the segment
     source: str
-    stamps: Array
+    stamps: npt.NDArray[np.floating[Any]]
     values: Array  # (n, A), mean 0
 
 
@@ -189,7 +189,7 @@ class _Model:
     def motion(self, delays: Mapping[str, float], lag: float) -> list[Array]:
         """What each piece of the sources that have delays would show at gain 1, of mean 0."""
         shown = {
-            (i, source): _shown(track, track.measured[source].stamps, delay, lag, self.config)
+            (i, source): expected(track, track.measured[source].stamps, delay, lag, self.config)
             for i, track in enumerate(self.tracks)
             for source, delay in delays.items()
             if source in track.measured
@@ -379,7 +379,9 @@ def _cut(index: int, track: Track, config: LatencyConfig) -> list[_Piece]:
     return pieces
 
 
-def _shown(track: Track, stamps: Array, delay: float, lag: float, config: LatencyConfig) -> Array:
+def expected(
+    track: Track, stamps: npt.NDArray[np.floating[Any]], delay: float, lag: float, config: LatencyConfig
+) -> Array:
     """The position at `stamps` (n,) when commands arrive `delay` late at a servo with a time constant of `lag` [s]."""
     dt, sent = config.servo_dt, track.command
     begin = min(float(sent.stamps[0]), float(stamps[0])) - 1.0  # [s]

@@ -23,7 +23,7 @@ from worldpilot.errors import InvalidInput, UnknownName
 from worldpilot.models.data.episodes import Episode
 from worldpilot.types import ActionSpec, ImageArray
 
-_OBSERVATION, _COMMAND = "the observation", "the command"  # beside the signals' names
+OBSERVATION, COMMAND = "the observation", "the command"  # beside the signals' names
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 Stamps = npt.NDArray[np.int64]  # [ns], ascending
@@ -85,8 +85,8 @@ class BagImport:
 
 
 @dataclass(frozen=True)
-class _Stream:
-    """What one source said."""
+class Stream:
+    """What one source said: (n, H, W, 3) images, (n, S) states, (n, U) commands or (n,) signals."""
 
     stamps: Stamps  # (n,)
     values: npt.NDArray[Any]  # (n, ...)
@@ -105,8 +105,8 @@ def read_episodes(bag: Path, wanted: BagImport) -> list[Episode]:
         InvalidInput: the recording cannot be read, lacks a topic or field, has images of another encoding, observations
             slower than the control rate, commands out of bounds, or no stretch of `min_steps` control steps.
     """
-    streams = _read(bag, wanted)
-    observed, command = streams[_OBSERVATION], streams[_COMMAND]
+    streams = read_streams(bag, wanted)
+    observed, command = streams[OBSERVATION], streams[COMMAND]
     period = float(np.median(np.diff(observed.stamps))) * 1e-9 if len(observed.stamps) > 1 else np.inf
     if period > 1.5 * wanted.spec.control_dt:
         raise InvalidInput(
@@ -202,8 +202,12 @@ def _fields(value: Any) -> list[str]:
     return [name for name in getattr(value, "__dataclass_fields__", {}) if not name.startswith("_")]
 
 
-def _read(bag: Path, wanted: BagImport) -> dict[str, _Stream]:
-    """Observation, command and signals, each with its stamps."""
+def read_streams(bag: Path, wanted: BagImport) -> dict[str, Stream]:
+    """Observation, command and signals by name, each with the stamps of its messages.
+
+    Raises:
+        InvalidInput, UnknownName: the recording cannot be read, or lacks a topic or field.
+    """
     side = (wanted.size, wanted.size)
 
     def observation(message: Any) -> Any:
@@ -212,8 +216,8 @@ def _read(bag: Path, wanted: BagImport) -> dict[str, _Stream]:
         return cv2.resize(rgb(message), side, interpolation=cv2.INTER_AREA)
 
     takes: dict[str, tuple[str, Callable[[Any], Any]]] = {
-        _OBSERVATION: (wanted.observation_topic, observation),
-        _COMMAND: (wanted.command_topic, lambda m: [number(m, path) for path in wanted.command_fields]),
+        OBSERVATION: (wanted.observation_topic, observation),
+        COMMAND: (wanted.command_topic, lambda m: [number(m, path) for path in wanted.command_fields]),
     }
     takes |= {name: (topic, partial(number, path=path)) for name, (topic, path) in wanted.signals.items()}
     stamps: dict[str, list[int]] = {what: [] for what in takes}
@@ -230,8 +234,8 @@ def _read(bag: Path, wanted: BagImport) -> dict[str, _Stream]:
     streams = {}
     for what in takes:
         order = np.argsort(np.asarray(stamps[what], np.int64), kind="stable")
-        dtype = np.uint8 if what == _OBSERVATION and not wanted.state else np.float32
-        streams[what] = _Stream(np.asarray(stamps[what], np.int64)[order], np.asarray(values[what], dtype)[order])
+        dtype = np.uint8 if what == OBSERVATION and not wanted.state else np.float32
+        streams[what] = Stream(np.asarray(stamps[what], np.int64)[order], np.asarray(values[what], dtype)[order])
     return streams
 
 
@@ -266,9 +270,9 @@ def _check_bounds(bag: Path, commands: npt.NDArray[np.float32], wanted: BagImpor
             )
 
 
-def _on_grid(streams: Mapping[str, _Stream], ticks: Stamps, wanted: BagImport, bag: Path) -> Iterator[Episode]:
+def _on_grid(streams: Mapping[str, Stream], ticks: Stamps, wanted: BagImport, bag: Path) -> Iterator[Episode]:
     """Episodes from all stretches of ticks at which every topic is fresh."""
-    observed, command = streams[_OBSERVATION], streams[_COMMAND]
+    observed, command = streams[OBSERVATION], streams[COMMAND]
     seen = observed.nearest(ticks)
     measured = {name: streams[name].nearest(observed.stamps[seen]) for name in wanted.signals}
     known = np.ones(len(ticks), bool)

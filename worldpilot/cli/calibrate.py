@@ -23,7 +23,7 @@ from worldpilot.calibration.thresholds import (
     normalise,
     whiten,
 )
-from worldpilot.cli import calibrate_camera
+from worldpilot.cli import calibrate_camera, system_arguments
 from worldpilot.errors import InvalidInput
 from worldpilot.models.artifact import Artifact, update_manifest, zoo_path
 from worldpilot.models.data.episodes import Episode, EpisodeStore
@@ -62,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     monitor.set_defaults(calibrate=calibrate_monitor)
     calibrate_camera.add_kinds(kinds)
+    system_arguments.add_kinds(kinds)
 
 
 def run(args: argparse.Namespace) -> int:
