@@ -119,11 +119,19 @@ def fit(
     problem = _Problem(simulate, measured, parameters, config.step)
     x = np.array([parameter.start / parameter.scale for parameter in parameters])
     bounds = tuple(np.array([getattr(p, side) / p.scale for p in parameters]) for side in ("low", "high"))
-    for _ in range(config.rounds):
+    for left in reversed(range(config.rounds)):
         problem.weigh(x)
         jacobian: Any = problem.jacobian  # scipy's stubs know of its name only
         x = least_squares(
-            problem.residuals, x, jacobian, bounds, loss="soft_l1", f_scale=_ROBUST, xtol=1e-3, ftol=1e-3, max_nfev=10
+            problem.residuals,
+            x,
+            jacobian,
+            bounds,
+            loss="soft_l1",
+            f_scale=_ROBUST,
+            xtol=1e-3,
+            ftol=1e-3,
+            max_nfev=5 if left else 10,
         ).x
     problem.weigh(x)
     return _judge(problem, x, channels, config)

@@ -28,7 +28,7 @@ class PendingControls:
     def __init__(self, spec: ActionSpec, delay: float) -> None:
         if not 0 <= delay <= _LONGEST:
             raise InvalidInput(f"delay must be between 0 and {_LONGEST:g} s, got {delay}")
-        self.delay, self._spec = delay, spec
+        self.delay, self.control_dim, self._spec = delay, spec.control_dim, spec
         periods = delay / spec.control_dt
         self._whole = int(periods + 1e-6)
         share = periods - self._whole if periods - self._whole > 1e-6 else 0.0
@@ -38,7 +38,7 @@ class PendingControls:
 
     def clear(self) -> None:
         """Nothing is on its way: the loop was interrupted."""
-        zero = np.zeros(self._spec.control_dim, np.float32)
+        zero = np.zeros(self.control_dim, np.float32)
         self._sent: deque[FloatArray] = deque([zero] * (self._whole + 2), maxlen=self._whole + 2)
 
     def send(self, control: FloatArray) -> FloatArray:

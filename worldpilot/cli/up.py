@@ -12,6 +12,7 @@ import yaml
 from worldpilot import graph as graphs
 from worldpilot.errors import InvalidInput
 from worldpilot.supervisor import Supervisor, print_line
+from worldpilot.system import System
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--with", action="append", default=[], dest="also", metavar="NODE", help="add an optional node, as reasoning"
     )
+    parser.add_argument("--system", type=Path, metavar="FILE", help="delays to reckon with, and what sim is made like")
     parser.add_argument("--remap", action="append", default=[], metavar="TOPIC:=NAME", help="rename a topic")
 
 
@@ -31,6 +33,9 @@ def run(args: argparse.Namespace) -> int:
     graph = graphs.load(args.graph)
     if args.artifact:
         settings.setdefault("*", {})["artifact"] = str(args.artifact.resolve())
+    if args.system:
+        for node, values in late(System.load(args.system, args.task), args.system).items():
+            settings[node] = {**values, **settings.get(node, {})}
     supervisor = Supervisor(
         graph, task=args.task, without=args.no, also=args.also, settings=settings, remap=parse_remaps(args.remap)
     )
@@ -41,6 +46,12 @@ def run(args: argparse.Namespace) -> int:
         asked_to_end.wait()
         print_line("up", "stopping")
     return 0
+
+
+def late(system: System, file: Path) -> dict[str, dict[str, Any]]:
+    """Settings of the nodes that a system concerns: sim is made like it, the others reckon with its delays."""
+    listeners = ("world_model", "action_prior", "mpc")
+    return {"sim": {"system": str(file.resolve())}, **{node: {"delay": system.delay} for node in listeners}}
 
 
 def parse_settings(texts: list[str]) -> dict[str, dict[str, Any]]:

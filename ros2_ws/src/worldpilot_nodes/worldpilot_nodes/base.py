@@ -23,6 +23,7 @@ from rclpy.utilities import try_shutdown
 
 from worldpilot.errors import InvalidInput, WorldpilotError
 from worldpilot.graph import Graph, load
+from worldpilot.pending import PendingControls
 from worldpilot.types import ActionSpec, FloatArray
 from worldpilot_nodes import params, qos
 from worldpilot_nodes.commands import Commands, carried
@@ -142,10 +143,10 @@ class PilotNode(LifecycleNode):
         """How controls travel."""
         return carried(spec, self.params.command_fields)
 
-    def driver(self, spec: ActionSpec) -> "InForce":
-        """Listens to commands as the robot's driver does."""
+    def driver(self, spec: ActionSpec, delay: float = 0.0) -> "InForce":
+        """Listens to commands as the robot's driver does, whose controls are seen to act `delay` [s] later."""
         commands = self.commands(spec)
-        driver = InForce(commands, spec.control_dim)
+        driver = InForce(commands, PendingControls(spec, delay))
         self.subscription(commands.topic, driver.update)
         return driver
 
@@ -314,11 +315,14 @@ class Age:
 
 
 class InForce:
-    """The control that the driver applies: the newest command, or zero once that command's lifespan is over."""
+    """The control that the driver applies: the newest command, or zero once that command's lifespan is over.
 
-    def __init__(self, commands: Commands, control_dim: int) -> None:
-        self._commands, self._age = commands, Age()
-        self._control = np.zeros(control_dim, np.float32)
+    To be asked once a control period: where controls act late, the answer is the one that acted in the period before.
+    """
+
+    def __init__(self, commands: Commands, pending: PendingControls) -> None:
+        self._commands, self._age, self._pending = commands, Age(), pending
+        self._control = pending.send(np.zeros(pending.control_dim, np.float32))
 
     def update(self, message: Any) -> None:
         """A command has arrived; InvalidInput if it is none for this robot."""
@@ -327,7 +331,8 @@ class InForce:
 
     def __call__(self) -> FloatArray:
         """Of shape (U,)."""
-        return self._control if self._age() <= qos.LIFESPAN else np.zeros_like(self._control)
+        newest = self._control if self._age() <= qos.LIFESPAN else np.zeros_like(self._control)
+        return self._pending.send(newest)
 
 
 def run(make: Callable[[], PilotNode]) -> NoReturn:

@@ -89,6 +89,7 @@ class MpcNode(PilotNode):
             seed=self.params.seed,
             replan_every=self.params.replan_every,
             shrink=self.params.shrink,
+            delay=self.params.delay,
         )
 
     def _limits(self) -> GateConfig:

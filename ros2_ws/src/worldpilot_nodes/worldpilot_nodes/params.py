@@ -42,6 +42,9 @@ MODEL = (
     Param("provider", "cpu", "ONNX Runtime execution provider: cpu or cuda"),
     Param("threads", 1, "intra-op threads of ONNX Runtime; more is slower for small graphs", 1, 64),
 )
+LATE = (
+    Param("delay", 0.0, "from what an observation shows until the command that answers it takes effect [s]", 0.0, 2.0),
+)
 COMMAND = (
     Param("command_frame", "world", "frame in which commands are expressed"),
     Param(
@@ -56,6 +59,7 @@ SIM = (
     *COMMON,
     *COMMAND,
     Param("seed", 0, "seed of the first episode; each reset adds one", 0, 2**31 - 1),
+    Param("system", "", "file of delays and parameters that the world is made like (see `worldpilot calibrate`)"),
     Param("randomise", False, "draw what a task can vary, such as colours, light and friction, at each reset"),
     Param("reset_after", 0.0, "how long after a fall another episode begins [s]; 0: never", 0.0, 60.0),
     Param("camera_frame", "camera", "frame of the images"),
@@ -65,6 +69,7 @@ WORLD_MODEL = (
     *COMMON,
     *MODEL,
     *COMMAND,
+    *LATE,
     Param("max_imagine_horizon", 20, "longest horizon the imagine service accepts [model steps]", 1, 200),
     Param("publish_imagined", True, "decode what was expected of the present, if the artifact has a decoder"),
 )
@@ -72,6 +77,7 @@ ACTION_PRIOR = (
     *COMMON,
     *MODEL,
     *COMMAND,
+    *LATE,
     Param("count", 0, "proposals per observation; 0: as many as the artifact's manifest says", 0, 4096),
     Param("every", 1, "control steps between proposals", 1, 1000),
     Param("seed", 0, "seed of the proposals", 0, 2**31 - 1),
@@ -80,6 +86,7 @@ MPC = (
     *COMMON,
     *MODEL,
     *COMMAND,
+    *LATE,
     Param("reward", "", "reward specification (JSON) to start with; empty: hold until one is set"),
     Param("standing_reward", "", "reward specification (JSON) of terms that no swap removes; empty: none"),
     Param("policy", "", "folder of a policy distilled for the reward, which acts instead of a solver; empty: plan"),

@@ -1,6 +1,7 @@
 """The simulated robot: sensors and motor driver of a task's world, at real time."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 from rosgraph_msgs.msg import Clock
@@ -11,6 +12,7 @@ from worldpilot_msgs.srv import InjectFault
 
 from worldpilot.errors import WorldpilotError
 from worldpilot.sim import tasks
+from worldpilot.system import System
 from worldpilot_nodes import convert, params
 from worldpilot_nodes.base import PilotNode, run
 
@@ -19,7 +21,8 @@ class SimNode(PilotNode):
     """Steps the world at the control rate under the newest command, and publishes what its sensors say.
 
     The step taken now covers the control period that just ended, so a command that answers the last observation within
-    that period is applied without delay. When the newest command is older than its lifespan, the robot stops by itself.
+    that period is applied without delay, or as late as the system file says. When the newest command is older than its
+    lifespan, the robot stops by itself.
     """
 
     def __init__(self) -> None:
@@ -27,7 +30,8 @@ class SimNode(PilotNode):
 
     def configure(self) -> None:
         task = tasks.task(self.params.task)
-        self._world: Any = task.world(randomise=self.params.randomise)
+        made = {"system": System.load(Path(self.params.system), self.params.task)} if self.params.system else {}
+        self._world: Any = task.world(randomise=self.params.randomise, **made)
         self.at_cleanup(self._world.close)
         self._spec, self._state = task.action, list(task.state)
         self._seed, self._faults = self.params.seed, []

@@ -52,7 +52,7 @@ class WorldModelNode(PilotNode):
         self._errors = self.publisher("prediction_error")
         self._imagined = self.publisher("imagined")
         self._worker = self.worker(self._understand, self._tell, self._refuse)
-        self._driver = self.driver(self._spec.action)
+        self._driver = self.driver(self._spec.action, self.params.delay)
         self.subscription(self._spec.observation, self._see)  # the topic "image" or "state"
         self.service(Imagine, "imagine", self._imagine)
 
