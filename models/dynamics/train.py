@@ -24,6 +24,7 @@ from worldpilot.models.data.windows import Frames
 from worldpilot.models.dynamics.networks import (
     SIZED,
     DiffusionDynamics,
+    Dynamics,
     DynamicsConfig,
     FallHead,
     StepDynamics,
@@ -128,6 +129,7 @@ def train_dynamics(
     folder: Path,
     config: DynamicsTrainConfig,
     kind: str = "step",
+    predictor: Dynamics | None = None,
     **sizes: int,
 ) -> DynamicsNets:
     """Train on the store's training episodes, with a checkpoint at every report; run again to resume.
@@ -138,6 +140,7 @@ def train_dynamics(
         folder: of checkpoint, metrics and log.
         config: how.
         kind: of the predictor, see `networks.KINDS`.
+        predictor: trained already, in this store's scales; only the probability of a fall is learned.
         sizes: of its `DynamicsConfig`, where they are to differ from `networks.SIZED`.
 
     Raises:
@@ -148,7 +151,10 @@ def train_dynamics(
     train_index, held_index = store.split()
     before = (sizes.get("history", SIZED[kind].history if kind in SIZED else 1) - 1) * spec.block
     frames, held = Frames.load(store, train_index, before), Frames.load(store, held_index, before)
-    nets = _scaled(store, frames, spec, config, kind, sizes)
+    nets = scaled(store, frames, spec, config, kind, sizes)
+    if predictor is not None:
+        nets.predictor.load_state_dict(predictor.state_dict())
+        nets.predictor.requires_grad_(False)
     latents = nets.encode(frames.observations)
     labels, known = fall_labels(frames, round(config.fall_within / spec.control_dt))
     h, block, members = nets.config.history, spec.block, nets.config.members
@@ -177,7 +183,8 @@ def train_dynamics(
         if not torch.isfinite(loss):
             raise InvalidInput("train: the loss is not finite; lower the learning rate or check the data")
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        if loss.requires_grad:
+            loss.backward()
         nn.utils.clip_grad_norm_(nets.parameters(), 1.0)
         optimiser.step()
         warm.step()
@@ -307,7 +314,7 @@ def auroc(scores: FloatArray, labels: FloatArray) -> float | None:
     return round(float((ranks - positive * (positive + 1) / 2) / (positive * negative)), 4)
 
 
-def _scaled(
+def scaled(
     store: EpisodeStore,
     frames: Frames,
     spec: ActionSpec,
@@ -315,7 +322,11 @@ def _scaled(
     kind: str,
     sizes: Mapping[str, int],
 ) -> DynamicsNets:
-    """Networks of a kind and sizes, with the scales of the data."""
+    """Networks of a kind and sizes, with the scales of the data.
+
+    Raises:
+        InvalidInput: data that are no states with names.
+    """
     states, state = frames.observations, store.meta.get("state")
     if states.ndim != 2:
         raise InvalidInput(f"{store.path}: observations are {states.shape[1:]}, no states; train a world model on them")

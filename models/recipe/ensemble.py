@@ -27,6 +27,10 @@ DRAWN = 64  # steps whose windows are drawn together
 SHORTEST = 2  # model steps predicted before `Setting.short` is over
 
 
+class Diverged(InvalidInput):
+    """A training whose loss is not finite."""
+
+
 @dataclass(frozen=True)
 class Hyper:
     """What is searched for."""
@@ -133,7 +137,8 @@ def fit(
         every: steps.
 
     Raises:
-        InvalidInput: members that mix with and without a teacher, or a loss that is not finite.
+        InvalidInput: members that mix with and without a teacher, or a kind without members of their own.
+        Diverged: the loss is not finite.
     """
     counts = {_taught(member, setting.batch) for member in members}
     if len(counts) != 1 or (counts != {0}) != (teacher is not None):
@@ -164,7 +169,7 @@ def fit(
             window, actions = torch.cat([window, more[0]], 1), torch.cat([actions, more[1]], 1)
         loss, _ = predictor.loss(window, actions)
         if not torch.isfinite(loss):
-            raise InvalidInput("recipe: the loss is not finite; lower the learning rate or check the data")
+            raise Diverged("recipe: the loss is not finite; lower the learning rate or check the data")
         optimiser.zero_grad(set_to_none=True)
         (len(members) * loss).backward()  # the sum over the members: each one's gradient is what it would be alone
         _clip(parameters, 1.0)

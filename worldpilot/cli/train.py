@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from worldpilot.models.action_prior.train import PriorTrainConfig
     from worldpilot.models.dynamics.networks import KINDS, SIZED
     from worldpilot.models.dynamics.train import DynamicsTrainConfig
+    from worldpilot.models.recipe.train import RECIPES
     from worldpilot.models.world_model.train import TRAIN_PRESETS, TrainConfig
 
     models = parser.add_subparsers(dest="model", required=True)
@@ -53,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             for name in SIZES:
                 sizes = ", ".join(f"{kind} {getattr(size, name)}" for kind, size in SIZED.items())
                 sub.add_argument(f"--{name.replace('_', '-')}", type=int, default=None, help=f"default: {sizes}")
+            sub.add_argument("--recipe", choices=RECIPES, help="where data are few: docs/tutorials/scarce_data.md")
+            sub.add_argument("--found", type=Path, help="recipe.json of settings that a search found; default: search")
         else:
             sub.add_argument(
                 "--preset",
@@ -84,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     from worldpilot.models.action_prior.train import for_latents, train_prior
     from worldpilot.models.data.episodes import EpisodeStore
     from worldpilot.models.dynamics.train import DynamicsTrainConfig, train_dynamics
+    from worldpilot.models.recipe.train import train_recipe
     from worldpilot.models.world_model.networks import preset
     from worldpilot.models.world_model.train import train, train_preset
 
@@ -100,7 +104,11 @@ def run(args: argparse.Namespace) -> int:
         train(store, spec, args.out, model, _given(args, train_preset(args.preset)))
     elif args.model == "dynamics":
         sizes = {name: getattr(args, name) for name in SIZES if getattr(args, name) is not None}
-        train_dynamics(store, spec, args.out, _given(args, DynamicsTrainConfig()), args.kind, **sizes)
+        config = _given(args, DynamicsTrainConfig())
+        if args.recipe:
+            train_recipe(store, spec, args.out, config, args.recipe, args.kind, args.found, **sizes)
+        else:
+            train_dynamics(store, spec, args.out, config, args.kind, **sizes)
     else:
         train_prior(store, spec, args.world_model, args.out, _given(args, for_latents(args.world_model)))
     return 0
