@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Re-creates models/zoo/quadruped, and docs/results/dynamics_quadruped.json with all kinds of dynamics; the artifact takes
+# about 25 minutes on one idle core, the other kinds another 30. Usage: scripts/train_quadruped.sh [WORK_FOLDER] [SEED]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+task=quadruped
+work=${1:-build/$task}
+seed=${2:-0}
+pilot=.venv/bin/worldpilot
+zoo=models/zoo/$task
+
+[ -d "$work/data" ] || "$pilot" collect "$task" --run 600 --jump 600 --out "$work/data" --seed 0
+"$pilot" train dynamics --kind step --data "$work/data" --out "$work/step" --seed "$seed"
+"$pilot" train action-prior --data "$work/data" --world-model "$work/step" --out "$work/prior" --seed "$seed"
+"$pilot" export "$task" --world-model "$work/step" --prior "$work/prior" --out "$zoo" \
+  --data "600 run and 600 jump episodes of sim/quadruped.py, nothing else" --command "scripts/train_$task.sh"
+# The monitor is calibrated on the planner that it will watch, from the run into rewards as they are swapped in.
+"$pilot" evaluate "$task" --protocol rewards --policies mpc --rewards fast,slow,stop,crouch_run,turn_left,turn_right \
+  --episodes 22 --seed 1000 --artifact "$zoo" --record "$work/calibration"
+"$pilot" calibrate monitor --task "$task" --artifact "$zoo" --data "$work/calibration" --behaviours mpc --held-out 1 \
+  --surprise whitened
+"$pilot" models verify "$task"
+
+# What the artifact's kind is compared with.
+"$pilot" train dynamics --kind multi --data "$work/data" --out "$work/multi" --seed "$seed" --steps 4000 --batch 128
+"$pilot" train dynamics --kind diffusion --data "$work/data" --out "$work/diffusion" --seed "$seed" --steps 4000 \
+  --batch 128
+.venv/bin/python benchmarks/dynamics.py --data "$work/data" --models "$work"/{step,multi,diffusion} \
+  --prior "$work/prior" --json "docs/results/dynamics_$task.json"
+"$pilot" train action-prior --data "$work/data" --world-model "$work/step" --out "$work/prior_noise" --seed "$seed" \
+  --sampler ddim
+.venv/bin/python benchmarks/samplers.py --data "$work/data" --dynamics "$work/step" \
+  --priors "$work"/{prior,prior_noise} --json "docs/results/samplers_$task.json"
