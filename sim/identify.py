@@ -23,6 +23,7 @@ Array = npt.NDArray[np.float64]
 Columns = Mapping[str, npt.NDArray[np.floating]]  # name -> (T+1,)
 
 _STILL = 1e-3  # [m] a control step, below which nothing moves
+_PAUSE = 5  # control steps between hits; more than a delay
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,12 @@ def hits(world: PushT, rng: np.random.Generator) -> Iterator[Array]:
         if np.abs(end).max() > BLOCK_RANGE + 0.02 and np.linalg.norm(end) > np.linalg.norm(block[:2]):
             continue
         yield from follow(world, approach(world.pusher(), push.start, block), 0.24)
-        yield from [np.zeros(2)] * 4
+        yield from [np.zeros(2)] * _PAUSE
         speed = rng.uniform(0.1, 0.24)
         direction = push.velocity / np.abs(push.velocity).max()
         for _ in range(rng.integers(2, 6)):
             yield speed * direction
-        yield from [np.zeros(2)] * 4
+        yield from [np.zeros(2)] * _PAUSE
 
 
 class PushTReplay:
