@@ -36,4 +36,4 @@ def test_its_signals_and_faults_are_those_of_the_world() -> None:
     named = set(re.findall(r"`(\w+)`", told)) - {"fall_probability"}
     assert named == {name for name in ROBOT.signals if not name.startswith("contact_") and name != "fallen"}
     assert all(f"`{fault}`" in TEXT or f"name: {fault}" in TEXT for fault in LEGGED_FAULTS)
-    assert ACTION.names[7] == "rl_thigh"
+    assert ACTION.names[8] == "rl_knee"
