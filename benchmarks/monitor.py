@@ -360,22 +360,18 @@ if __name__ == "__main__":
     parser.add_argument("--recorded", type=Path, default=Path("build/monitor"), help="a folder for each task in it")
     parser.add_argument("--artifact", type=Path, action="append", help="of each task; default: the shipped ones")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--markdown", type=Path)
-    parser.add_argument("--plot", type=Path, help="draw how alarms come about and how often they come for nothing")
+    parser.add_argument("--json", type=Path, help="figures of other tasks that it holds already stay there")
+    parser.add_argument("--markdown", type=Path, help="a page of all figures in that file")
+    parser.add_argument("--plots", type=Path, help="folder for a plot of each task, monitor_TASK.png")
     args = parser.parse_args()
-    folders = args.artifact or [zoo_path(name) for name in args.tasks]
-    measured = [
-        measure(Artifact.load(folder), args.recorded / name, args.seed)
-        for name, folder in zip(args.tasks, folders, strict=True)
-    ]
-    about = (__doc__ or "").split("\n\n")[2].replace("\n", " ")
-    command = f"python benchmarks/monitor.py {' '.join(args.tasks)} --seed {args.seed}"
-    page = markdown([figures for figures, _ in measured], about, command)
+    results: dict[str, Any] = json.loads(args.json.read_text()) if args.json and args.json.is_file() else {}
+    for name, folder in zip(args.tasks, args.artifact or [zoo_path(name) for name in args.tasks], strict=True):
+        results[name], kept = measure(Artifact.load(folder), args.recorded / name, args.seed)
+        if args.plots:
+            plot(args.plots / f"monitor_{name}.png", results[name], kept)
+    page = markdown(list(results.values()), (__doc__ or "").split("\n\n")[2].replace("\n", " "))
     print(page)
     if args.json:
-        args.json.write_text(json.dumps({figures["task"]: figures for figures, _ in measured}, indent=2) + "\n")
+        args.json.write_text(json.dumps(results, indent=2) + "\n")
     if args.markdown:
         args.markdown.write_text(page)
-    if args.plot:
-        plot(args.plot, measured)

@@ -28,6 +28,11 @@ def test_figures_and_recorded_episodes(tmp_path):
     assert all((store[i].controls == 0).all() for i in range(3, 6))
     assert np.abs(store[0].controls).max() > 0
     assert store.meta["action"]["names"] == ["vx", "vy"]
+    acted, idle = store.metas[0], store.metas[3]
+    assert acted["model_id"] == result["model_id"]
+    assert acted["reward_family"] == "goal_latent"
+    assert "block_x" in acted["target"]
+    assert not {"model_id", "reward_family"} & set(idle)
 
 
 @pytest.mark.parametrize("policies", ["magic", "mpc,magic"])
