@@ -47,7 +47,7 @@ class BagImport:
     """
 
     spec: ActionSpec
-    observation_topic: str  # sensor_msgs/Image or CompressedImage; with `state` worldpilot_msgs/State
+    observation_topic: str  # sensor_msgs/Image or CompressedImage; with `state` worldpilot_msgs/State; "": for none
     command_topic: str
     command_fields: tuple[str, ...]  # one a control
     signals: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # name -> (topic, field)
@@ -105,6 +105,8 @@ def read_episodes(bag: Path, wanted: BagImport) -> list[Episode]:
         InvalidInput: the recording cannot be read, lacks a topic or field, has images of another encoding, observations
             slower than the control rate, commands out of bounds, or no stretch of `min_steps` control steps.
     """
+    if not wanted.observation_topic:
+        raise InvalidInput("import: an episode needs observations; name their topic")
     streams = read_streams(bag, wanted)
     observed, command = streams[OBSERVATION], streams[COMMAND]
     period = float(np.median(np.diff(observed.stamps))) * 1e-9 if len(observed.stamps) > 1 else np.inf
@@ -216,9 +218,10 @@ def read_streams(bag: Path, wanted: BagImport) -> dict[str, Stream]:
         return cv2.resize(rgb(message), side, interpolation=cv2.INTER_AREA)
 
     takes: dict[str, tuple[str, Callable[[Any], Any]]] = {
-        OBSERVATION: (wanted.observation_topic, observation),
         COMMAND: (wanted.command_topic, lambda m: [number(m, path) for path in wanted.command_fields]),
     }
+    if wanted.observation_topic:
+        takes[OBSERVATION] = wanted.observation_topic, observation
     takes |= {name: (topic, partial(number, path=path)) for name, (topic, path) in wanted.signals.items()}
     stamps: dict[str, list[int]] = {what: [] for what in takes}
     values: dict[str, list[Any]] = {what: [] for what in takes}

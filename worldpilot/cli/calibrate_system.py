@@ -93,7 +93,7 @@ def _bag_tracks(
     fields = args.position_fields or tuple(f"signals.{name}.value" for name in position)
     wanted = BagImport(
         spec=entry.action,
-        observation_topic=args.image_topic,
+        observation_topic=args.image_topic if artifact else "",
         command_topic=args.command_topic,
         command_fields=args.command_fields,
         signals={name: (args.position_topic, field) for name, field in zip(position, fields, strict=True)}

@@ -2,8 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+from scipy.signal import lfilter
 
 from worldpilot.cli.main import main
 from worldpilot.cli.up import late
@@ -74,3 +79,41 @@ def test_what_cannot_be_done_is_refused(
 def test_a_task_that_nothing_excites_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["collect", "walker", "--excite", "1", "--out", str(tmp_path)]) == 2
     assert "nothing that tells" in capsys.readouterr().err
+
+
+def test_a_bag_is_read_by_the_stamps_of_its_messages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Commands at 10 Hz whose driver needs 0.064 s, a position at 50 Hz; both with stamps of their own."""
+    types, rng = get_typestore(Stores.ROS2_JAZZY), np.random.default_rng(0)
+    sent_at = np.arange(0, 20, 0.1) + rng.uniform(0, 0.02, 200)
+    sent = np.repeat(rng.uniform(-0.2, 0.2, (50, 2)), 4, axis=0)
+    time = np.arange(0, 21, 1e-3)
+    command = sent[np.clip(np.searchsorted(sent_at, time - 0.064, side="right") - 1, 0, None)]
+    way = np.asarray(lfilter([0.03], [1, -0.97], np.cumsum(command, axis=0) * 1e-3, axis=0))
+
+    def message(kind: str, seconds: float, **values: Any) -> Any:
+        stamp = types.types["builtin_interfaces/msg/Time"](sec=1_000 + int(seconds), nanosec=int(seconds % 1 * 1e9))
+        return types.types[kind](header=types.types["std_msgs/msg/Header"](stamp=stamp, frame_id=""), **values)
+
+    point, vector, twist = (types.types[f"geometry_msgs/msg/{name}"] for name in ("Point", "Vector3", "Twist"))
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        said = [
+            ("/command", t, "TwistStamped", {"twist": twist(linear=vector(x, y, 0.0), angular=vector(0.0, 0.0, 0.0))})
+            for t, (x, y) in zip(sent_at, sent.tolist(), strict=True)
+        ]
+        said += [
+            ("/odom", t, "PointStamped", {"point": point(*way[round(t * 1e3)].tolist(), 0.0)})
+            for t in np.arange(0, 20, 0.02)
+        ]
+        connections = {
+            topic: writer.add_connection(topic, f"geometry_msgs/msg/{kind}", typestore=types)
+            for topic, kind in (("/command", "TwistStamped"), ("/odom", "PointStamped"))
+        }
+        for topic, t, kind, values in sorted(said, key=lambda item: item[1]):
+            kind = f"geometry_msgs/msg/{kind}"
+            data = types.serialize_cdr(message(kind, t, **values), kind)
+            writer.write(connections[topic], int(t * 1e9), data)
+    command = ["calibrate", "latency", "--bag", str(tmp_path / "bag"), "--sources", "encoder", "--servo-rate", "1000"]
+    position = ["--position-topic", "/odom", "--position-fields", "point.x,point.y"]
+    assert main([*command, *position, "--system", str(tmp_path / "system.yaml")]) == 0
+    assert "no position was measured from images" in capsys.readouterr().out
+    assert System.load(tmp_path / "system.yaml").control_delay == pytest.approx(0.064, abs=2e-3)
