@@ -38,8 +38,8 @@ class SubspaceConfig:
 
     dims: tuple[int, ...] = (16, 64)
     levels: tuple[int, ...] = (2, 3, 4)
-    steps: int = 200  # optimiser steps, and half as many for the levels of a codebook
-    batch: int = 64  # moments
+    steps: int = 150  # optimiser steps, and a third as many for the levels of a codebook
+    batch: int = 32  # moments
     learning_rate: float = 0.3
     every: int = 10  # so many-th moment of an episode serves to train and to choose; all of them to certify
     seed: int = 0  # of directions, batches and clusters
@@ -190,7 +190,7 @@ def compress(net: nn.Module, moments: Moments, clip: float, config: SubspaceConf
             def weights(book: Tensor, space: Subspace = space, which: Tensor = which) -> Weights:
                 return space.weights(book[which])
 
-            _descend(net, codebook, weights, moments, few, clip, config, config.steps // 2, rng)
+            _descend(net, codebook, weights, moments, few, clip, config, config.steps // 3, rng)
             message = write(codebook.detach().numpy(), level)
             said = space.weights(torch.from_numpy(read(message, dims, levels)))
             yield Update(dims, levels, config.seed, message), float(_losses(net, said, moments, clip, few).mean())
