@@ -67,12 +67,12 @@ def solve(start: Intrinsics, poses: Floats, sights: Sequence[Sight], *, fixed: i
         gain = (equations.cost - new.cost) / max(equations.cost, 1e-300)
         camera, poses, equations, damping = candidate, moved, new, max(damping / 10, 1e-12)
         if gain < _SETTLED or turn % 8 == 7:
-            tighter = _HUBER * _spread(equations.residuals)
+            tighter = _HUBER * spread(equations.residuals)
             settled = gain < _SETTLED and abs(tighter - delta) < 1e-3 * tighter
             delta, equations = tighter, _normal_equations(camera, poses, sights, free, tighter)
             if settled:
                 break
-    sigma = _spread(equations.residuals)
+    sigma = spread(equations.residuals)
     covariance = np.zeros((len(start.parameters),) * 2)
     covariance[:free, :free] = np.linalg.pinv(equations.reduced(0.0)[0], hermitian=True) * sigma**2
     return Bundle(camera, poses, equations.residuals, covariance, sigma)
@@ -194,6 +194,6 @@ def _step(camera: Intrinsics, poses: Floats, equations: _Equations, damping: flo
     return (parameters, moved) if np.isfinite(parameters).all() and np.isfinite(moved).all() else None
 
 
-def _spread(residuals: Sequence[Floats]) -> float:
+def spread(residuals: Sequence[Floats]) -> float:
     """Of one coordinate, from the median length of the residuals (Rayleigh's is 1.177 sigma) [px]."""
     return float(np.median(np.linalg.norm(np.concatenate(residuals), axis=1)) / 1.1774)

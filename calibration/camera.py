@@ -15,6 +15,7 @@ from worldpilot.errors import InvalidInput, UnknownName
 
 FEWEST_VIEWS = 6
 AUTO = "auto"
+_BY_NEED = ("plumb_bob", "equidistant", "rational_polynomial")  # a later one must earn it
 _BETTER = 0.95  # of the held-out error of a simpler model, for a larger one to be taken
 _CORNER = 6.0  # standard deviations, beyond which a corner was misdetected
 _CORNER_LEAST = 0.3  # [px], never one below
@@ -83,7 +84,7 @@ def calibrate(views: Sequence[View], target: Target, model: str = AUTO) -> Calib
     useful, dropped = sort_out(views, target)
     if len(useful) < FEWEST_VIEWS:
         raise InvalidInput(f"camera: {nothing_seen(views, target, dropped)}; {FEWEST_VIEWS} are needed, 20 are better")
-    names = list(MODELS) if model == AUTO else [model]
+    names = _BY_NEED if model == AUTO else [model]
     fits = {name: fit for name in names if (fit := _fit(useful, target, name)) is not None}
     if not fits:
         raise InvalidInput(f"camera: no {' or '.join(names)} explains these views: are target and sides right?")
@@ -122,17 +123,21 @@ def calibrate(views: Sequence[View], target: Target, model: str = AUTO) -> Calib
 def locate(view: View, target: Target, camera: Intrinsics) -> tuple[Floats, Floats, Floats] | None:
     """Where the target is in a view: its pose (6,), residuals (n, 2) [px] and covariance (6, 6); None if it isn't seen.
 
-    The covariance is that of the corners' noise, as far as the residuals show it; intrinsics are taken as exact.
+    Corners that stand out are left out. The covariance is that of the corners' noise, as far as the residuals show it;
+    intrinsics are taken as exact.
     """
-    if len(view.detection.ids) < FEWEST_CORNERS:
-        return None
-    seen = sight(view, target)
-    begin = bundle.pose_from_plane(camera, seen)
-    if begin is None:
-        return None
-    pose, residuals, information = bundle.refine_pose(camera, begin, seen)
-    degrees = max(residuals.size - 6, 1)
-    return pose, residuals, np.linalg.pinv(information) * float((residuals**2).sum()) / degrees
+    points, corners = sight(view, target)
+    for _ in range(_ROUNDS):
+        begin = bundle.pose_from_plane(camera, (points, corners)) if len(points) >= FEWEST_CORNERS else None
+        if begin is None:
+            return None
+        pose, residuals, information = bundle.refine_pose(camera, begin, (points, corners))
+        good = np.linalg.norm(residuals, axis=1) <= max(_CORNER * bundle.spread([residuals]), _CORNER_LEAST)
+        if good.all():
+            degrees = max(residuals.size - 6, 1)
+            return pose, residuals, np.linalg.pinv(information) * float((residuals**2).sum()) / degrees
+        points, corners = points[good], corners[good]
+    return None
 
 
 def projection_std(camera: Intrinsics, covariance: Floats, pixels: Floats) -> Floats:

@@ -31,16 +31,6 @@ class Layout(Protocol):
     """What must be known of a target to find it."""
 
     @property
-    def points(self) -> Floats:
-        """(P, 3) [m], the corners by their id."""
-        ...
-
-    @property
-    def clear(self) -> float:
-        """How far around a corner nothing else is drawn [m]."""
-        ...
-
-    @property
     def markers(self) -> tuple[Ints, Floats]:
         """Ids (M,), and corners (M, 4, 2) [m], clockwise from the marker's own upper left."""
         ...
@@ -51,16 +41,17 @@ def dictionary(name: str) -> cv2.aruco.Dictionary:
     return cv2.aruco.getPredefinedDictionary(getattr(cv2.aruco, name))
 
 
-def refine(target: "Layout", image: GreyImage, ids: Ints, corners: Floats) -> Detection:
+def refine(points: Floats, clear: float, image: GreyImage, ids: Ints, corners: Floats) -> Detection:
     """Locate corners that are known to a pixel or two; those at the image's border, or that run away, are left out.
 
-    The window around each is as large as its surroundings are clear.
+    Args:
+        clear: how far around a corner nothing else is drawn [m]: so large is the window that is looked at.
     """
     if len(ids) < 4:
         return Detection(np.empty(0, np.int64), np.empty((0, 2)))
     order = np.argsort(ids)
     ids, corners = ids[order], corners[order]
-    windows = np.clip(np.floor(target.clear * _local_scale(target.points[ids, :2], corners)), 2, 14).astype(int)
+    windows = np.clip(np.floor(clear * _local_scale(points[ids, :2], corners)), 2, 14).astype(int)
     h, w = image.shape
     # sharp images make cornerSubPix wander by 0.05 px: its gradients are of pixel pairs
     smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.0)

@@ -202,7 +202,11 @@ class Charuco(Target):
         if corners is None or corner_ids is None:
             return Detection(np.empty(0, np.int64), np.empty((0, 2)), strays)
         found = refine(
-            self, image, np.asarray(corner_ids, np.int64).ravel(), np.asarray(corners, np.float64).reshape(-1, 2)
+            self.points,
+            self.clear,
+            image,
+            np.asarray(corner_ids, np.int64).ravel(),
+            np.asarray(corners, np.float64).reshape(-1, 2),
         )
         return Detection(found.ids, found.corners, strays)
 
@@ -274,7 +278,10 @@ class AprilGrid(Target):
 
     @property
     def clear(self) -> float:
-        return self.tag * min(TAG_BORDER / (6 + 2 * TAG_BORDER), self.spacing) * 0.75
+        return self._clear(TAG_BORDER)
+
+    def _clear(self, border: int) -> float:
+        return 0.75 * self.tag * min(border / (6 + 2 * border), self.spacing)
 
     @property
     def rectangles(self) -> Floats:
@@ -312,7 +319,9 @@ class AprilGrid(Target):
             mask = masks[turn]
             strays = int((~mask).sum())
             ids, quads = self._recover(image, border, ids[mask], turned[turn][mask])
-            found = refine(self, image, (4 * ids[:, None] + np.arange(4)).ravel(), quads.reshape(-1, 2))
+            found = refine(
+                self.points, self._clear(border), image, (4 * ids[:, None] + np.arange(4)).ravel(), quads.reshape(-1, 2)
+            )
             if len(found.ids):
                 return Detection(found.ids, found.corners, strays)
             best = Detection(best.ids, best.corners, max(best.strays, strays))

@@ -117,7 +117,7 @@ def nothing_seen(views: Sequence[View], target: Target, dropped: dict[str, str])
     """Why there is nothing to calibrate on."""
     seen = sum(len(view.detection.ids) > 0 for view in views)
     strays = sum(view.strays > 0 for view in views)
-    if seen == 0 and strays:
+    if strays > len(views) / 2:
         return (
             f"markers were seen in {strays} of {len(views)} images, but not where {target} has them: "
             "are columns, rows, dictionary and (old boards) `legacy` right, and is it not mirrored?"
@@ -158,9 +158,11 @@ def edge_blur(image: GreyImage, detection: Detection, target: Target) -> float:
     centre = (first + second) / 2
     places = centre[:, None] + across[:, None] * (half[:, None] * _PROFILE[:, None])
     grey = cv2.remap(image.astype(np.float32), places[..., 0].astype(np.float32), places[..., 1].astype(np.float32), 1)
-    contrast = np.abs(grey[:, -4:].mean(1) - grey[:, :4].mean(1)).clip(1e-6)
+    around = np.ones((2 * int(np.median(length) / 2) + 1,) * 2, np.uint8)  # as large as a square, so that it holds both
+    rows, columns = np.round(centre[:, 1]).astype(int), np.round(centre[:, 0]).astype(int)
+    contrast = cv2.dilate(image, around)[rows, columns].astype(float) - cv2.erode(image, around)[rows, columns]
     steps = np.abs(grey[:, 2:] - grey[:, :-2]) / (2 * half * (_PROFILE[1] - _PROFILE[0]))
-    widths = np.where(contrast > 8, contrast / (steps.max(1).clip(1e-6) * np.sqrt(2 * np.pi)), np.nan)
+    widths = np.where(contrast > 16, contrast / (steps.max(1).clip(1e-6) * np.sqrt(2 * np.pi)), np.nan)
     by_direction = [widths[(edges[:, 2] == k) & np.isfinite(widths)] for k in (0, 1)]
     return max((float(np.median(values)) for values in by_direction if len(values)), default=float("nan"))
 
