@@ -97,12 +97,12 @@ class System:
         delays = {"control": self.control_delay, "camera": self.camera_delay}
         data = {
             "task": self.task,
-            "delays": {name: round(seconds, 6) for name, seconds in delays.items()},
-            "parameters": {name: float(f"{value:.6g}") for name, value in self.parameters.items()},
+            "delays": delays,
+            "parameters": dict(self.parameters),
             "measured": dict(self.measured),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=110))
+        path.write_text(yaml.safe_dump(_shortened(data), sort_keys=False, default_flow_style=None, width=110))
 
     def checked(self, known: Mapping[str, float]) -> dict[str, float]:
         """The world's own values of its parameters, `known`, with those of this system in their place.
@@ -117,6 +117,15 @@ class System:
             if value < 0:
                 raise InvalidInput(f"system: {name} must be at least 0, got {value}")
         return {**known, **self.parameters}
+
+
+def _shortened(value: Any) -> Any:
+    """Numbers to six digits."""
+    if isinstance(value, Mapping):
+        return {name: _shortened(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shortened(part) for part in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _is_number(value: object) -> bool:

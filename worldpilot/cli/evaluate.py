@@ -101,14 +101,18 @@ def _under_rewards(args: argparse.Namespace, artifact: Artifact) -> dict[str, An
     names = tuple(args.rewards.split(",")) if args.rewards else tuple(a.name for a in protocol.rewards)
     rewards, policies = protocol.select(names), args.policies.split(",")
     given = {"solver": args.solver, "replan": args.replan, "proposals": args.proposals, "standing": args.standing}
-    planning = replace(Planning.of(args.task), **{name: value for name, value in given.items() if value})
+    system = System.load(args.system, args.task) if args.system else None
+    delay = args.delay if args.delay is not None else system.delay if system else 0.0
+    planning = replace(Planning.of(args.task), delay=delay, **{name: value for name, value in given.items() if value})
     trials = locomotion.plan_trials(policies, rewards, range(args.seed, args.seed + args.episodes), args.task)
 
     def progress(index: int, episode: Episode) -> None:
         if sys.stderr.isatty():
             print(f"\r{index + 1}/{len(trials)} {episode.meta['behaviour']} ", end="", file=sys.stderr, flush=True)
 
-    episodes = locomotion.run_trials(artifact, protocol, trials, planning, record=args.record, progress=progress)
+    episodes = locomotion.run_trials(
+        artifact, protocol, trials, planning, record=args.record, system=system, progress=progress
+    )
     result = locomotion.summarise(episodes, artifact, protocol, rewards)
     print(f"{args.task}, protocol {args.protocol}, {args.episodes} seeds from {args.seed}")
     for name, figures in result["rewards"].items():

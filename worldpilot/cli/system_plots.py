@@ -64,10 +64,10 @@ def _left(tracks: Sequence[Track], source: str, delay: float, lag: float, config
 
 
 def system(replay: Replay, segments: Sequence[Segment], channels: Sequence[str], found: Identified) -> Figure:
-    """The ellipses of each pair of parameters; and some channels of a few segments, measured and simulated."""
+    """The first two parameters with their region; and the channels explained least, of some segments."""
     names = list(found.parameters)
     figure = Figure(figsize=(11, 4.5), layout="constrained")
-    ranked = sorted(range(len(channels)), key=lambda i: -found.explained[channels[i]])[:3]
+    ranked = sorted(range(len(channels)), key=lambda i: found.explained[channels[i]])[:3]
     grid = figure.add_gridspec(len(ranked), 2, width_ratios=(2, 3))
     plane = figure.add_subplot(grid[:, 0])
     scales = np.array([replay.sought[name].scale for name in names])
@@ -85,6 +85,8 @@ def system(replay: Replay, segments: Sequence[Segment], channels: Sequence[str],
         plane.set(
             xlabel=f"{names[0]} [{replay.sought[names[0]].unit}]", ylabel=f"{names[1]} [{replay.sought[names[1]].unit}]"
         )
+        plane.locator_params(nbins=5)
+        plane.ticklabel_format(useOffset=False)
         plane.legend()
     few = list(segments[:6])
     simulated = replay.play(found.parameters, few, channels)

@@ -25,6 +25,7 @@ from worldpilot.evaluation.simulated import SimulatedModel
 from worldpilot.history import HistoryBuffer
 from worldpilot.models.artifact import Artifact
 from worldpilot.models.policy.artifact import OnnxPolicy
+from worldpilot.pending import PendingControls
 from worldpilot.planners.gate import Gate, GateConfig
 from worldpilot.planners.mpc import Mpc
 from worldpilot.planners.rewards.registry import parse_spec
@@ -54,6 +55,7 @@ class Planning:
     replan: int = 2  # control steps that a plan is followed
     proposals: int | None = None  # of the prior; None: the artifact's number
     standing: RewardSpec | None = STANDING
+    delay: float = 0.0  # that they reckon with [s]
 
     @classmethod
     def of(cls, task_name: str) -> "Planning":
@@ -109,8 +111,9 @@ class Controller(Protocol):
 class _Remembering:
     """Keeps the history that a model conditions on."""
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, delay: float) -> None:
         self.solves: list[float] = []
+        self._pending = PendingControls(artifact.spec.action, delay)
         self._spec, self._model = artifact.spec, artifact.world_model
         self._buffer = HistoryBuffer(artifact.spec.action, max(artifact.spec.history - 1, 1))
 
@@ -120,7 +123,7 @@ class _Remembering:
     def _remember(self, state: FloatArray, previous: FloatArray) -> tuple[FloatArray, History]:
         """The newest latent, and the history that ends with it."""
         latent = self._model.encode(state[None])[0]
-        self._buffer.push(latent, previous)
+        self._buffer.push(latent, self._pending.send(previous))
         return latent, self._buffer.history(self._spec.history)
 
 
@@ -128,7 +131,7 @@ class PriorAlone(_Remembering):
     """One sample of the prior after another, each followed as long as the planner follows a plan: no reward."""
 
     def __init__(self, setting: Setting, use: int = 0) -> None:
-        super().__init__(setting.artifact)
+        super().__init__(setting.artifact, setting.planning.delay)
         self._prior, self._rng, self._every = setting.artifact.prior, setting.rng(use), setting.planning.replan
         self._left: list[FloatArray] = []
 
@@ -146,7 +149,7 @@ class Planner(_Remembering):
     """Receding horizon; the solver "ssr" starts from the prior's proposals, the others from nothing."""
 
     def __init__(self, setting: Setting, solver: str, model: WorldModel | None = None) -> None:
-        super().__init__(setting.artifact)
+        super().__init__(setting.artifact, setting.planning.delay)
         planning, artifact = setting.planning, setting.artifact
         self._prior, self._rng = artifact.prior, setting.rng(1)
         self._count = planning.proposals or int(artifact.manifest["proposals"])
@@ -161,6 +164,7 @@ class Planner(_Remembering):
             seed=int(setting.rng(2).integers(2**31)),
             standing=planning.standing,
             replan_every=planning.replan,
+            delay=planning.delay,
         )
 
     def watch(self, state: FloatArray, previous: FloatArray) -> None:
@@ -182,7 +186,7 @@ class Reactive(_Remembering):
     """A policy without a planner: a model step's action at a time."""
 
     def __init__(self, setting: Setting, folder: Path) -> None:
-        super().__init__(setting.artifact)
+        super().__init__(setting.artifact, setting.planning.delay)
         self._policy = OnnxPolicy.load(folder, setting.artifact.spec)
         self._left: list[FloatArray] = []
 

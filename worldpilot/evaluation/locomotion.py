@@ -24,6 +24,7 @@ from worldpilot.planners.rewards.base import RewardContext
 from worldpilot.planners.rewards.registry import build, family, reward_id, to_dict
 from worldpilot.sim.legged import LeggedWorld
 from worldpilot.sim.tasks import task
+from worldpilot.system import System
 from worldpilot.types import FloatArray, RewardSpec, Rollouts
 
 BASELINE = "prior"
@@ -62,20 +63,26 @@ def run_trials(
     planning: Planning,
     *,
     record: Path | None = None,
+    system: System | None = None,
     progress: Callable[[int, Episode], None] = lambda index, episode: None,
 ) -> list[Episode]:
     """The episodes of the trials, in their order.
 
     Args:
         record: folder of a store to which each is added at once. Trials that it holds are not run again.
+        system: what the world is made like.
 
     Raises:
         InvalidInput: the task is not legged, or the store was recorded with another model or other settings.
     """
-    with closing(task(artifact.spec.task).world()) as world:
+    made = {} if system is None else {"system": system}
+    with closing(task(artifact.spec.task).world(**made)) as world:
         if not isinstance(world, LeggedWorld):
             raise InvalidInput(f"evaluate: {artifact.spec.task} has no legged robot; use another --protocol")
         meta = _meta(artifact, protocol, planning, world)
+        if system is not None:
+            delays = {"control": system.control_delay, "camera": system.camera_delay}
+            meta["system"] = {"delays": delays, "parameters": dict(system.parameters)}
         done = {} if record is None else _recorded(record, meta)
         for index, trial in enumerate(trials):
             if trial.key not in done:
@@ -199,7 +206,10 @@ def score(reward: RewardSpec, episode: Episode, artifact: Artifact, warm_up: int
 def settings(planning: Planning) -> dict[str, Any]:
     """How the planners plan, as JSON values."""
     standing = None if planning.standing is None else to_dict(planning.standing)
-    return {**asdict(planning), "standing": standing}
+    values = {**asdict(planning), "standing": standing}
+    if not planning.delay:
+        values.pop("delay")  # as in stores from before there was one
+    return values
 
 
 def _figures(

@@ -11,12 +11,13 @@ from worldpilot import graph
 from worldpilot.cli.main import main
 from worldpilot.errors import InvalidInput, UnknownName
 from worldpilot.evaluation import asked
-from worldpilot.evaluation.controllers import Planning
+from worldpilot.evaluation.controllers import Planner, Planning, Setting
 from worldpilot.evaluation.locomotion import measured, plan_trials, run_trial, run_trials, score, summarise
 from worldpilot.models.artifact import Artifact
-from worldpilot.models.data.episodes import Episode
+from worldpilot.models.data.episodes import Episode, EpisodeStore
 from worldpilot.planners.rewards.registry import parse_spec, to_dict
 from worldpilot.sim.quadruped import ROBOT, Quadruped
+from worldpilot.system import System
 
 SHORT = replace(asked.load(), warm_up=6, steps=8)
 SIGNALS = ROBOT.signals
@@ -126,3 +127,27 @@ def test_from_the_command_line(legged: Artifact, tmp_path: Path, capsys: pytest.
 def test_unknown_policies_are_named(legged: Artifact) -> None:
     with pytest.raises(UnknownName, match="reactive@FOLDER"):
         plan_trials(["prior", "magic"], (), [0], "quadruped")
+
+
+def test_a_world_is_made_like_a_system_and_planners_reckon_with_its_delay(legged: Artifact, tmp_path: Path) -> None:
+    system = System("quadruped", 0.04, 0.02, {"friction": 0.5})
+    trials = plan_trials(["mpc"], SHORT.select(("fast",)), range(1), "quadruped")
+    late = replace(CHEAP, delay=system.delay)
+    (episode,) = run_trials(legged, SHORT, trials, late, record=tmp_path, system=system)
+    store = EpisodeStore(tmp_path)
+    assert store.meta["system"] == {"delays": {"control": 0.04, "camera": 0.02}, "parameters": {"friction": 0.5}}
+    assert store.meta["planning"]["delay"] == pytest.approx(0.06)
+    joints = [i for i, name in enumerate(ROBOT.state) if name.startswith("control_")]
+    # what is seen is a step old, and its control was sent two steps before that
+    np.testing.assert_allclose(episode.observations[4:, joints], episode.controls[:-3], atol=1e-6)
+
+
+def test_what_a_planner_remembers_was_in_force_then(legged: Artifact, quadruped: Quadruped) -> None:
+    late = replace(CHEAP, delay=0.05)
+    planner = Planner(Setting(legged, quadruped, SHORT.rewards[0].reward, late, 0), "ssr")
+    sent = [np.full(12, 0.01 * i, np.float32) for i in range(6)]
+    for control in sent:
+        planner.watch(quadruped.observe().data, control)
+    # two and a half periods: half of the one sent two before, half of the one sent three before
+    for buffer in (planner._buffer, planner._mpc._history):
+        np.testing.assert_allclose(buffer._controls[-1], (sent[2] + sent[3]) / 2, atol=1e-6)
