@@ -15,7 +15,7 @@ COMMANDS = {
     "import-bag": ("worldpilot.cli.import_bag", "recordings of a robot (rosbag2, MCAP) to episodes"),
     "train": ("worldpilot.cli.train", "train a world model or an action prior on episodes"),
     "export": ("worldpilot.cli.export", "export trained checkpoints to ONNX and write an artifact"),
-    "calibrate": ("worldpilot.cli.calibrate", "fit the monitor's thresholds and store them in an artifact"),
+    "calibrate": ("worldpilot.cli.calibrate", "the monitor's thresholds, cameras, a robot's delays, mass and friction"),
     "certify": (
         "worldpilot.cli.certify",
         "bound an artifact's prediction error from fresh episodes, check the bound",
