@@ -66,7 +66,7 @@ def test_the_table_and_the_novelty_of_a_slow_trot(
     text = novel_rewards.table(result, "command")
     assert "1 of 2 moved as asked, 1 achieved" in text.replace("**", "")
     (line,) = [line for line in text.splitlines() if line.startswith("| slow | forward_velocity")]
-    assert "| -0.450 [-0.450, -0.450] | 0 of 4 |" in line
+    assert "| -0.450 [-0.450, -0.450] | 0 of 4 | 0 of 4 |" in line
     assert line.endswith("| achieved |")
     novel_rewards.draw(episodes, data, protocol, tmp_path / "gaits.png")
     assert (tmp_path / "gaits.png").stat().st_size > 10_000
