@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from worldpilot.errors import InvalidInput
-from worldpilot.models.recipe.scaling import Law, efficiencies, efficiency, fit_law
+from worldpilot.models.recipe.scaling import Law, efficiencies, efficiency, fit_law, mean_efficiency
 
 AMOUNTS = [250.0, 500.0, 1000.0, 2000.0]
 
@@ -30,6 +30,18 @@ def test_ends_of_an_interval_outside_the_range_are_left_open() -> None:
     assert third["ci"][1] is None
     assert last["value"] is None
     assert last["ci"] == [None, None]
+
+
+def test_the_mean_goes_over_what_has_a_figure() -> None:
+    rng = np.random.default_rng(1)
+    standard = (np.asarray(AMOUNTS) ** -0.5)[:, None] * np.exp(rng.normal(0, 0.03, (4, 6)))
+    method = (1.5 * np.asarray(AMOUNTS))[:, None] ** -0.5 * np.exp(rng.normal(0, 0.03, (4, 6)))
+    mean = mean_efficiency(AMOUNTS, standard, method, resamples=200)
+    assert mean is not None
+    assert mean["over"] == AMOUNTS[:3]
+    assert mean["value"] == pytest.approx(1.5, rel=0.1)
+    assert mean["ci"][0] < mean["value"] < mean["ci"][1]
+    assert mean_efficiency(AMOUNTS, standard, np.full((4, 6), 1e-3), resamples=50) is None
 
 
 @pytest.mark.parametrize(
