@@ -1,4 +1,4 @@
-"""The benchmark of certificates, on the tiny artifact and episodes on disk: its ratios are what they say, and its page."""
+"""The benchmark of certificates, on the tiny artifact and episodes on disk: its ratios and its page are right."""
 
 import importlib.util
 import json
