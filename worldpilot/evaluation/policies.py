@@ -23,7 +23,7 @@ from worldpilot.planners.solvers.cem import Cem, CemConfig
 from worldpilot.sim.experts import Expert
 from worldpilot.sim.push_t import PushT
 from worldpilot.sim.tasks import World
-from worldpilot.types import FloatArray, ImageArray, RewardSpec, RewardTerm
+from worldpilot.types import FloatArray, ImageArray, Plan, RewardSpec, RewardTerm
 
 
 class Policy(Protocol):
@@ -107,6 +107,7 @@ class Planner:
             shrink=setting.shrink,
             delay=setting.delay,
         )
+        self.plan: Plan | None = None  # the one in execution
         self._proposes = solver == "ssr"
         self._pending = PendingControls(self._spec.action, setting.delay)
         self._buffer = HistoryBuffer(self._spec.action, self._spec.history)
@@ -124,7 +125,7 @@ class Planner:
         tick = self._mpc.tick(latent, self._previous, proposals)
         if solves:
             self.solves.append(time.perf_counter() - begin)
-        self._previous = tick.control
+        self._previous, self.plan = tick.control, tick.plan
         return self._previous
 
 

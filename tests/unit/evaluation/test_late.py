@@ -1,8 +1,10 @@
 """Evaluation in a world that is late and heavy, as a system file says."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from worldpilot.cli.main import main
@@ -63,3 +65,30 @@ def test_delays_begin_with_the_episode(monkeypatch: pytest.MonkeyPatch) -> None:
     assert prefix is not None
     assert faults.controls._share == pytest.approx(0.6)
     assert faults.observations._moment == 6
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.1])
+def test_what_is_planned_for_a_late_robot_comes_true_only_if_the_planner_is_told(delay: float) -> None:
+    """Of the shipped model on Push-T: where the pusher will be a model step after each plan."""
+    artifact = Artifact.load(zoo_path("push_t"))
+    cases = make_cases("push_t", "goal-image", "novel", 2, 7)
+
+    def error(told: float) -> float:
+        errors = []
+        with closing(PushT()) as world:
+            for case in cases:
+                case.reset(world)
+                world.inject("delay", seconds=delay)
+                setting = policies.Setting(artifact, world, case, np.random.default_rng(0), 5, True, {}, told)
+                planner, expected = policies.Planner(setting, "ssr"), np.zeros(2)
+                for step in range(21):
+                    if step % 5 == 0 and step > 5:
+                        errors.append(np.linalg.norm(expected - world.pusher()))
+                    world.drive(planner.act(world.observe().data))
+                    if step % 5 == 0:
+                        plan = planner.plan
+                        assert plan is not None
+                        expected = np.array([plan.imagined.signals[f"pusher_{axis}"][0, 0] for axis in "xy"])
+        return float(np.mean(errors))
+
+    assert error(delay) < 0.7 * error(0.0)
