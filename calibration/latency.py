@@ -25,8 +25,9 @@ CONTINUOUS = 1e-3  # [s], of the servo's period where none is known
 
 _START_DELAYS = np.arange(-0.1, 0.8, 0.03)  # [s], among which the search begins
 _START_LAGS = (0.01, 0.03, 0.1)  # [s]
+_CHANGES = 10  # of the commands by a tenth of the largest one, at least
 _ROBUST = 3.0  # residuals beyond so many standard deviations count less
-_RATIO = 1e-6  # of a segment's information to the whole's, below which nothing is known
+_RIDGE = 1e-6  # share of the information that there is, for a resample that has none
 
 
 @dataclass(frozen=True)
@@ -293,7 +294,7 @@ def _judge(model: _Model, theta: Array, config: LatencyConfig) -> Latency:
     rng = np.random.default_rng(config.seed)
     counts = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=config.resamples)
     scale = np.sqrt(np.maximum(np.diagonal(information.sum(0)), 1e-300))
-    resampled = np.tensordot(counts, information, 1) / np.outer(scale, scale) + _RATIO * np.eye(len(theta))
+    resampled = np.tensordot(counts, information, 1) / np.outer(scale, scale) + _RIDGE * np.eye(len(theta))
     shifts = np.linalg.solve(resampled, (counts @ gradient / scale)[..., None])[..., 0] / scale
     freedom = max(len(groups) - len(theta), 1)
     draws = (theta - np.sqrt(len(groups) / freedom) * shifts)[:, : len(model.names)]
@@ -358,7 +359,7 @@ def _check_excitation(tracks: Sequence[Track]) -> None:
     """
     changes = np.concatenate([np.diff(track.command.values, axis=0) for track in tracks])
     largest = max(float(np.abs(track.command.values).max()) for track in tracks)
-    if not largest or np.mean(np.abs(changes).max(1) > 0.1 * largest) * len(changes) < 10:
+    if not largest or np.count_nonzero(np.abs(changes).max(1) > 0.1 * largest) < _CHANGES:
         raise InvalidInput(
             "latency: the commands hardly change, so that any delay explains the motion; record the robot while they "
             "jump to and fro: `worldpilot collect TASK --excite N` in simulation, or drive it by hand"
