@@ -41,16 +41,15 @@ class Bundle:
     sigma: float
 
 
-def solve(start: Intrinsics, poses: Floats, sights: Sequence[Sight], *, fixed: int = 0) -> Bundle:
-    """The best intrinsics and poses from a start; residuals beyond 2.5 times their spread count less (Huber).
+def solve(start: Intrinsics, poses: Floats, sights: Sequence[Sight], *, robust: bool = True) -> Bundle:
+    """The best intrinsics and poses from a start.
 
     Args:
-        fixed: how many coefficients, from the last, stay as they are.
+        robust: residuals beyond 2.5 times their spread count less (Huber).
     """
-    free = len(start.parameters) - fixed
     camera, poses, damping = start, poses.copy(), 1e-3
     delta = np.inf
-    equations = _normal_equations(camera, poses, sights, free, delta)
+    equations = _normal_equations(camera, poses, sights, delta)
     for turn in range(_TURNS):
         step = _step(camera, poses, equations, damping)
         if step is None:
@@ -58,7 +57,7 @@ def solve(start: Intrinsics, poses: Floats, sights: Sequence[Sight], *, fixed: i
             continue
         parameters, moved = step
         candidate = camera.replaced(parameters) if (parameters[:2] > 0).all() else None
-        new = None if candidate is None else _normal_equations(candidate, moved, sights, free, delta)
+        new = None if candidate is None else _normal_equations(candidate, moved, sights, delta)
         if candidate is None or new is None or not new.cost < equations.cost:
             damping *= 10
             if damping > 1e12:
@@ -67,14 +66,13 @@ def solve(start: Intrinsics, poses: Floats, sights: Sequence[Sight], *, fixed: i
         gain = (equations.cost - new.cost) / max(equations.cost, 1e-300)
         camera, poses, equations, damping = candidate, moved, new, max(damping / 10, 1e-12)
         if gain < _SETTLED or turn % 8 == 7:
-            tighter = _HUBER * spread(equations.residuals)
-            settled = gain < _SETTLED and abs(tighter - delta) < 1e-3 * tighter
-            delta, equations = tighter, _normal_equations(camera, poses, sights, free, tighter)
+            tighter = _HUBER * spread(equations.residuals) if robust else np.inf
+            settled = gain < _SETTLED and (tighter == delta or abs(tighter - delta) < 1e-3 * tighter)
+            delta, equations = tighter, _normal_equations(camera, poses, sights, tighter)
             if settled:
                 break
     sigma = spread(equations.residuals)
-    covariance = np.zeros((len(start.parameters),) * 2)
-    covariance[:free, :free] = np.linalg.pinv(equations.reduced(0.0)[0], hermitian=True) * sigma**2
+    covariance = (np.linalg.pinv(equations.reduced(0.0)[0], hermitian=True) * sigma**2).astype(np.float64)
     return Bundle(camera, poses, equations.residuals, covariance, sigma)
 
 
@@ -113,8 +111,10 @@ def pose_from_plane(camera: Intrinsics, sight: Sight) -> Floats | None:
         )
     except cv2.error:
         return None
+    if not found:
+        return None
     pose = np.concatenate([turn.ravel(), place.ravel()]).astype(np.float64)
-    return pose if found and np.isfinite(pose).all() and pose[5] > 0 else None
+    return pose if np.isfinite(pose).all() and pose[5] > 0 else None
 
 
 def refine_pose(camera: Intrinsics, pose: Floats, sight: Sight) -> tuple[Floats, Floats, Floats]:
@@ -161,9 +161,8 @@ class _Equations:
         return matrix, self.g - np.einsum("vpi,vi->p", through, self.h), inverse
 
 
-def _normal_equations(
-    camera: Intrinsics, poses: Floats, sights: Sequence[Sight], free: int, delta: float
-) -> _Equations:
+def _normal_equations(camera: Intrinsics, poses: Floats, sights: Sequence[Sight], delta: float) -> _Equations:
+    free = len(camera.parameters)
     a, g, cost = np.zeros((free, free)), np.zeros(free), 0.0
     b, c, h = np.empty((len(sights), free, 6)), np.empty((len(sights), 6, 6)), np.empty((len(sights), 6))
     residuals = []
@@ -175,7 +174,7 @@ def _normal_equations(
         weight = np.minimum(1.0, delta / np.maximum(length, 1e-300))
         cost += float((weight * length * (length - 0.5 * weight * length)).sum())  # Huber's, of any delta
         root = np.repeat(np.sqrt(weight), 2)
-        r, jp, jx = residual.ravel() * root, by_parameters[:, :free] * root[:, None], by_pose * root[:, None]
+        r, jp, jx = residual.ravel() * root, by_parameters * root[:, None], by_pose * root[:, None]
         a += jp.T @ jp
         g -= jp.T @ r
         b[v], c[v], h[v] = jp.T @ jx, jx.T @ jx, -jx.T @ r
@@ -189,8 +188,7 @@ def _step(camera: Intrinsics, poses: Floats, equations: _Equations, damping: flo
     except np.linalg.LinAlgError:
         return None
     moved = poses + np.einsum("vij,vj->vi", inverse, equations.h - np.einsum("vpi,p->vi", equations.b, change))
-    parameters = np.array(camera.parameters)
-    parameters[: len(change)] += change
+    parameters = (np.array(camera.parameters) + change).astype(np.float64)
     return (parameters, moved) if np.isfinite(parameters).all() and np.isfinite(moved).all() else None
 
 

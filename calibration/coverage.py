@@ -14,7 +14,10 @@ from worldpilot.calibration.views import FEWEST_CORNERS, View, same, sight
 
 GRID = (4, 3)  # cells of the image, across and down
 TILTED, TOO_TILTED = 15.0, 65.0  # [degrees] between the target's normal and the view of it
-_FRACTION = (0.1, 0.3)  # of the image's area: up to the first far, from the second on near
+_FRACTION = (
+    0.08,
+    0.25,
+)  # of the image's area, for the hull of its corners: up to the first far, from the second on near
 _QUARTER = 45.0  # [degrees], from which the target counts as turned in its plane
 _CORNERS_A_CELL = 2
 _BLURRED = 1.8  # [px]
@@ -181,7 +184,7 @@ def _guess(views: Sequence[View], target: Target) -> Intrinsics:
     if len(views) < 4:
         return rough
     try:
-        camera, _ = bundle.start("plumb_bob", size, [sight(view, target) for view in views[:12]])
+        camera, _ = bundle.start("plumb_bob", size, [sight(view, target) for view in views[:6]])
     except ArithmeticError:
         return rough
     return Intrinsics(size, camera.model, camera.parameters[:4] + (0.0,) * len(MODELS[camera.model]))
@@ -201,8 +204,9 @@ def _distance(view: View) -> str:
 
 
 def _apart(one: View, other: View) -> float:
-    """Median distance between the same corners in two views [px]; infinite if they share too few."""
+    """Distance [px] that nine in ten of the shared corners keep within between two views; infinite if they are few."""
     shared, mine, theirs = np.intersect1d(one.detection.ids, other.detection.ids, return_indices=True)
     if len(shared) < FEWEST_CORNERS:
         return float("inf")
-    return float(np.median(np.linalg.norm(one.detection.corners[mine] - other.detection.corners[theirs], axis=1)))
+    moved = np.linalg.norm(one.detection.corners[mine] - other.detection.corners[theirs], axis=1)
+    return float(np.quantile(moved, 0.9))

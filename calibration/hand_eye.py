@@ -206,7 +206,9 @@ def _refine(
 
     scale = np.tile(np.repeat(sigmas, 3), 2)
     if robust:
-        found = least_squares(residual, np.zeros(12), x_scale=scale, method="trf", loss="soft_l1", f_scale=2.0)
+        found = least_squares(
+            residual, np.zeros(12), x_scale=scale, method="trf", loss="soft_l1", f_scale=2.0, max_nfev=30
+        )
     else:
         found = least_squares(residual, np.zeros(12), x_scale=scale, method="lm")
     whitened, slope = residual(found.x).reshape(-1, 6), found.jac

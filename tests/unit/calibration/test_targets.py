@@ -100,7 +100,7 @@ def test_blur_is_measured(target: Target, lens: Lens, blur: float, motion: float
     pose[:3, 3] = [0, 0, 0.26] - pose[:3, :3] @ target.points.mean(0)
     image = studio.picture(sheet, pose, rng)
     measured = edge_blur(image, target.detect(image), target)
-    expected = np.hypot(blur, motion / np.sqrt(12))
+    expected = np.hypot(blur, motion / np.sqrt(2 * np.pi))  # the Gaussian as steep as a ramp of that length
     assert 0.8 * expected < measured < 1.2 * expected + 0.4  # a pixel and the sampling widen a sharp edge
 
 
