@@ -102,13 +102,12 @@ def _secondary(
     artifact: Artifact, store: EpisodeStore, content: Mapping[str, Any], delta: float
 ) -> dict[str, dict[str, Any]]:
     """The compression bound of the best of several updates, and the flatness of the minimum."""
-    from worldpilot.models.recipe import subspace
-
+    subspace = _subspace()
     net, clip = subspace.predictor(artifact), content["scale"]["clip"][PRIMARY]
     moments, config = subspace.Moments.of(artifact.world_model, store), subspace.SubspaceConfig()
     n, searched = len(moments.seeds), len(config.codes)
 
-    def bound(tried: tuple[subspace.Update, float]) -> float:
+    def bound(tried: tuple[Any, float]) -> float:
         bits = bounds.complexity(8 * len(tried[0].message), searched)
         return bounds.compression_bound(tried[1], n, bits, delta)
 
@@ -131,8 +130,7 @@ def _secondary(
 
 
 def _compressed_losses(artifact: Artifact, store: EpisodeStore, content: Mapping[str, Any]) -> list[float]:
-    from worldpilot.models.recipe import subspace
-
+    subspace = _subspace()
     stated, net = content["compression"], subspace.predictor(artifact)
     message = base64.b64decode(stated["message"])
     update = subspace.Update(stated["dims"], stated["levels"], stated["directions_seed"], message)
@@ -140,3 +138,11 @@ def _compressed_losses(artifact: Artifact, store: EpisodeStore, content: Mapping
     losses = subspace.unit_losses(net, subspace.updated(net, update), moments, content["scale"]["clip"][PRIMARY])
     by_seed = dict(zip(moments.seeds, losses.tolist(), strict=True))
     return [by_seed[seed] for seed in content["data"]["seeds"]]
+
+
+def _subspace() -> Any:
+    try:
+        from worldpilot.models.recipe import subspace
+    except ImportError as error:
+        raise InvalidInput(f"compression needs the extras `train` and `certify` ({error})") from error
+    return subspace

@@ -226,6 +226,15 @@ def test_the_command_line_certifies_checks_and_leaves_the_model_as_it_is(
     assert "NAME=N" in capsys.readouterr().err
 
 
+def test_simulation_gives_the_same_losses_again(artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    command = ["certify", "push_t", "--artifact", str(artifact), "--seed", "4100000"]
+    assert main([*command, "--behaviours", "random_push=3", "--work", str(tmp_path / "kept")]) == 0
+    collected = verify(artifact)["certificate"]["data"]["collected"]
+    assert collected == {"seed": 4_100_000, "episodes": {"random_push": 3}}
+    assert main([*command, "--check", "--again"]) == 0  # collected anew, elsewhere
+    assert "certificate ok" in capsys.readouterr().out
+
+
 def test_the_manifest_stays_readable(certified: Path) -> None:
     text = (certified / "manifest.json").read_text()
     assert len(text.splitlines()) < 400
