@@ -212,7 +212,7 @@ def fit(
         limits=limits,
         quantiles=quantiles,
         rewards=dict(rewards or {}),
-        whitening=() if whitening is None else tuple(tuple(row[: i + 1].tolist()) for i, row in enumerate(whitening)),
+        whitening=() if whitening is None else _triangle(whitening),
     )
 
 
@@ -327,6 +327,11 @@ def normalise(error: PredictionError, scales: Mapping[str, float]) -> Prediction
         error.disagreement / scales["disagreement"],
         error.spread / scales.get("spread", 1.0),
     )
+
+
+def _triangle(matrix: FloatArray) -> tuple[tuple[float, ...], ...]:
+    """The rows of a lower triangle, six digits of each number."""
+    return tuple(tuple(float(f"{value:.6g}") for value in row[: i + 1]) for i, row in enumerate(matrix))
 
 
 def _column(episodes: Sequence[Sequence[PredictionError]], name: str) -> np.ndarray:

@@ -30,7 +30,7 @@ from worldpilot.models.data.episodes import Episode, EpisodeStore
 from worldpilot.types import FloatArray, ModelSpec, PredictionError
 
 FOLDS = 5
-SURPRISES = ("plain", "whitened")
+SURPRISES = ("auto", "plain", "whitened")
 SHAPE = 5  # each fifth episode gives the whitening, the others the thresholds
 
 
@@ -47,7 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     monitor.add_argument("--split-seed", type=int, default=0, help="of that split")
     monitor.add_argument("--alpha", type=float, default=0.05, help="bound on the share of episodes with a false alarm")
     monitor.add_argument("--channels", default=",".join(DEFAULT_CHANNELS), help=f"of {', '.join(CHANNELS)}")
-    monitor.add_argument("--surprise", choices=SURPRISES, default="plain", help="how one-step errors are measured")
+    monitor.add_argument(
+        "--surprise",
+        choices=SURPRISES,
+        default="auto",
+        help="how one-step errors are measured; whitened detects better, but takes a fifth of the episodes for itself; "
+        "auto: whitened where enough are left",
+    )
     monitor.add_argument(
         "--reward",
         action="append",
@@ -81,14 +87,22 @@ def calibrate_monitor(args: argparse.Namespace) -> int:
         print(f"{len(indices) - len(upright)} episodes left out: the robot fell in them")
     check_data(store, [good.metas[i] for i in upright], artifact.spec)
     rewards = families([good.metas[i] for i in upright], args.reward)
+    print(f"{len(upright)} good episodes ({', '.join(behaviours)})")
     channels, whitening = args.channels.split(","), None
-    if args.surprise == "whitened":  # by other episodes than the thresholds'
-        shape, upright = upright[::SHAPE], [i for k, i in enumerate(upright) if k % SHAPE]
-        whitening = whiten(np.concatenate([residuals(artifact, good[i]) for i in shape]))
+    if args.surprise != "plain":
+        shape, rest = upright[::SHAPE], [i for k, i in enumerate(upright) if k % SHAPE]
+        vectors = (
+            np.concatenate([residuals(artifact, good[i]) for i in shape]) if shape else np.empty((0, 0), np.float32)
+        )
+        few = len(rest) < episodes_needed(args.alpha, len(channels)) or len(vectors) < artifact.spec.latent_dim
+        if few and args.surprise == "auto":
+            print("errors are plain: too few episodes to whiten them by a part")
+        else:
+            upright, whitening = rest, whiten(vectors)
+            print(f"errors are whitened by {len(shape)} of them, the other {len(rest)} give the thresholds")
     tracker = PredictionTracker(artifact.world_model, horizon=artifact.spec.horizon, whitening=whitening)
     rng = np.random.default_rng(args.split_seed) if "spread" in channels else None
     episodes = [errors for i in upright if (errors := prediction_errors(artifact, tracker, good[i], rng))]
-    print(f"{len(episodes)} good episodes ({', '.join(behaviours)}), {sum(map(len, episodes))} predictions")
     counted = ", ".join(f"{family} ({count} episodes)" for family, count in rewards.items())
     print(f"rewards in force: {counted or 'not recorded'}")
 

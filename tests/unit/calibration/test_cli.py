@@ -52,13 +52,16 @@ def test_calibrate_stores_thresholds_that_hold(artifact: Path, tmp_path: Path, c
     plot = tmp_path / "maxima.png"
     assert main([*command, "--alpha", "0.1", "--json", str(result), "--plot", str(plot)]) == 0
     assert plot.stat().st_size > 5000
-    assert "75 good episodes (expert)" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "75 good episodes (expert)" in out
+    assert "whitened by 15 of them, the other 60 give the thresholds" in out
     manifest = verify(artifact)
     assert manifest["model_id"] == model_id
-    assert manifest["thresholds"]["episodes"] == 75
+    assert manifest["thresholds"]["episodes"] == 60
+    assert len(manifest["thresholds"]["whitening"]) == manifest["latent_dim"]
     assert manifest["thresholds"]["behaviours"] == ["expert"]
     alarms = manifest["metrics"]["monitor_false_alarms"]
-    assert alarms["n"] == 75
+    assert alarms["n"] == 60
     assert alarms["ci"][0] <= alarms["value"] <= alarms["ci"][1] < 0.3
     written = json.loads(result.read_text())
     assert written["limits"] == manifest["thresholds"]["limits"]
@@ -72,6 +75,8 @@ def test_calibrate_refuses_what_it_cannot_do(artifact: Path, tmp_path: Path, cap
     command = ["calibrate", "monitor", "--artifact", str(artifact), "--data", str(data), "--held-out", "1"]
     assert main(command) == 2
     assert "15 good episodes are too few" in capsys.readouterr().err
+    assert main([*command, "--surprise", "whitened"]) == 2
+    assert "12 good episodes are too few" in capsys.readouterr().err
     assert main([*command, "--behaviours", "mpc"]) == 2
     assert 'there are "expert", "random_push"' in capsys.readouterr().err
     assert (artifact / "manifest.json").read_bytes() == before
@@ -147,6 +152,21 @@ def test_episodes_in_which_the_robot_fell_are_not_good_ones(
     out = capsys.readouterr().out
     assert "8 episodes left out: the robot fell in them" in out
     assert "52 good episodes (expert, random_push)" in out
+
+
+def test_where_a_part_would_leave_too_few_errors_stay_plain(
+    artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data = write_episodes(tmp_path / "data", 16, steps=15)  # 12 good ones; two channels at .2 need 9
+    command = ["calibrate", "monitor", "--artifact", str(artifact), "--data", str(data), "--held-out", "1"]
+    assert main([*command, "--alpha", "0.2", "--surprise", "plain"]) == 0
+    assert "whitened" not in capsys.readouterr().out
+    assert main([*command, "--alpha", "0.2"]) == 0
+    assert main([*command, "--alpha", "0.17"]) == 0  # these need 11
+    first, second = capsys.readouterr().out.split("written to")[:2]
+    assert "whitened by 3 of them, the other 9" in first
+    assert "errors are plain" in second
+    assert verify(artifact)["thresholds"]["whitening"] == []
 
 
 def test_without_a_better_name_all_behaviours_are_good(tmp_path: Path) -> None:
