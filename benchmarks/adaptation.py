@@ -2,8 +2,9 @@
 
     python benchmarks/adaptation.py walker hopper --work build/adaptation --json docs/results/adaptation.json
 
-The planner is the same throughout, and so are its reward and the seeds of the world. `healthy` and `before` are the
-shipped artifact without and with the fault, which is there from the first step. Then, from 5 to 100 episodes of the
+The planner is the same throughout, and so are its reward and the seeds of the world. The data's gait drives the first
+second, so that what is measured is how it goes on. `healthy` and `before` are the shipped artifact without and with the
+fault, which is there from the first step. Then, from 5 to 100 episodes of the
 broken robot, half of them driven by the data's gait, half by the planner as it was before:
 
 - `dynamics`: the predictor fine-tuned (`worldpilot adapt`), encoder, readout and prior kept;
@@ -13,11 +14,13 @@ broken robot, half of them driven by the data's gait, half by the planner as it 
 
 What is asked for is `forward.json`. An episode's return is the mean of that over its control steps, from the world's
 signals; nothing is earned after a fall. `recovered` is the share of the lost return that came back. The monitor is
-fitted on healthy episodes of the same planner, and judged on others, in which the joint breaks on the way. Stopped and
-called again, it goes on with what is missing.
+fitted on healthy episodes of the same planner, and judged on others, in which the joint breaks on the way if the robot
+is up by then. Healthy episodes in which it falls all the same are left out. Stopped and called again, it goes on with
+what is missing.
 """
 
 import argparse
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +39,7 @@ from worldpilot.calibration.thresholds import fit, normalise
 from worldpilot.cli.calibrate import prediction_errors, raises_alarm
 from worldpilot.evaluation.asked import load, mean
 from worldpilot.evaluation.controllers import Behaviour, Controller, Planner, Planning, Setting
+from worldpilot.evaluation.locomotion import settings
 from worldpilot.models.action_prior.train import for_latents, train_prior
 from worldpilot.models.artifact import Artifact, write_manifest, zoo_path
 from worldpilot.models.data.episodes import Episode, EpisodeStore, EpisodeWriter
@@ -49,11 +53,10 @@ from worldpilot.types import AlertLevel, FloatArray
 COUNTS = (5, 10, 25, 50, 100)
 FURTHER, TRAINED = 1000, 2000  # optimiser steps of a prior that is fine-tuned; of what is trained anew
 SIZES = {"hidden": 256}  # of the prior, as scripts/train_walker.sh has them
-STEPS = 250  # control steps of an episode
+STEPS, BEGINS = 250, 50  # control steps of an episode; of those the data's gait drives the first
 BREAKS_AT = 100  # control step at which the joint breaks in the monitor's episodes
-DATA_SEED, MONITOR_SEED = 5_000_000, 6_000_000  # of worlds; evaluations count from 0
+DATA_SEED, MONITOR_SEED, FIRST_SEED = 5_000_000, 6_000_000, 7_000_000  # of worlds; the last of evaluations
 GOOD, ALPHA = 40, 0.05  # episodes the monitor is fitted on, and the share of false alarms it may raise
-PLANNING = Planning()
 (FORWARD,) = load(Path(__file__).with_name("forward.json")).rewards
 
 
@@ -67,7 +70,7 @@ class Robot:
 
 
 ROBOTS = {
-    "walker": Robot("walk", "weak_joint", {"joint": 2, "fraction": 0.3}),
+    "walker": Robot("walk", "weak_joint", {"joint": 2, "fraction": 0.0}),
     "hopper": Robot("hop", "weak_joint", {"joint": 1, "fraction": 0.5}),
 }
 
@@ -77,11 +80,15 @@ class Lab:
 
     Args:
         checkpoints: folders that hold the shipped artifact's training: `nets` and `prior`.
+        adapting: how the dynamics are fine-tuned.
     """
 
-    def __init__(self, name: str, world: LeggedWorld, work: Path, checkpoints: Path) -> None:
+    def __init__(
+        self, name: str, world: LeggedWorld, work: Path, checkpoints: Path, adapting: AdaptConfig | None = None
+    ) -> None:
+        self.adapting = adapting or AdaptConfig()
         self.name, self.robot, self.world, self.work, self.checkpoints = name, ROBOTS[name], world, work, checkpoints
-        self.shipped = Artifact.load(zoo_path(name))
+        self.shipped, self.planning = Artifact.load(zoo_path(name)), Planning.of(name)
 
     def drive(
         self, artifact: Artifact, make: Callable[[Setting], Controller], seed: int, breaks_at: int | None
@@ -89,13 +96,18 @@ class Lab:
         """One episode; `breaks_at`: control step at which the joint breaks, None: it does not."""
         world = self.world
         world.reset(seed=seed)
-        controller = make(Setting(artifact, world, FORWARD.reward, PLANNING, seed))
+        setting = Setting(artifact, world, FORWARD.reward, self.planning, seed)
+        controller, gait = make(setting), Behaviour(setting, self.robot.behaviour)
         states, signals, controls = [world.observe().data], [world.signals()], list[FloatArray]()
         previous = np.zeros(world.action.control_dim, np.float32)
         for step in range(STEPS):
             if step == breaks_at:
                 world.inject(self.robot.fault, **self.robot.params)
-            control = controller.act(states[-1], previous)
+            if step < BEGINS and not isinstance(controller, Behaviour):
+                controller.watch(states[-1], previous)
+                control = gait.act(states[-1], previous)
+            else:
+                control = controller.act(states[-1], previous)
             previous = np.clip(control, world.action.low, world.action.high).astype(np.float32)
             world.drive(previous)
             controls.append(previous)
@@ -144,7 +156,7 @@ class Lab:
 
 
 def _dynamics(lab: Lab, store: EpisodeStore, out: Path) -> None:
-    adapt(lab.shipped.path, store, out, AdaptConfig())
+    adapt(lab.shipped.path, store, out, lab.adapting)
 
 
 def _prior(lab: Lab, store: EpisodeStore, out: Path) -> None:
@@ -200,22 +212,26 @@ def notice(lab: Lab, n: int) -> dict[str, Any]:
     """Whether the monitor notices the joint that breaks, how late, and how often it alarms without cause."""
     artifact, tracker = lab.shipped, PredictionTracker(lab.shipped.world_model, horizon=lab.shipped.spec.horizon)
 
-    def errors(seed: int, breaks_at: int | None) -> list[Any]:
-        return prediction_errors(artifact, tracker, lab.plan(artifact, seed, breaks_at))
+    def drive(seed: int, breaks_at: int | None = None) -> tuple[list[Any], Episode]:
+        episode = lab.plan(artifact, seed, breaks_at)
+        return prediction_errors(artifact, tracker, episode), episode
 
-    good = [errors(MONITOR_SEED + i, None) for i in range(GOOD)]
+    good, seeds = list[Any](), itertools.count(MONITOR_SEED)
+    while len(good) < GOOD:
+        errors, episode = drive(next(seeds))
+        good += [] if episode.meta["fallen"] else [errors]
     thresholds = fit(good, model_id=artifact.spec.model_id, behaviours=("mpc",), alpha=ALPHA)
-    false = [raises_alarm(thresholds, errors(MONITOR_SEED + GOOD + i, None)) for i in range(n)]
-    delays: list[float | None] = []
-    fell_first = 0
+    false, delays, fell_first = list[bool](), list[float | None](), 0
     breaks = BREAKS_AT * artifact.spec.action.control_dt
-    for i in range(n):
-        episode = lab.plan(artifact, MONITOR_SEED + GOOD + i, BREAKS_AT)
+    for seed in itertools.islice(seeds, n):
+        errors, episode = drive(seed)
+        if not episode.meta["fallen"]:
+            false.append(raises_alarm(thresholds, errors))
+        if len(episode) <= BREAKS_AT:
+            continue
+        errors, episode = drive(seed, BREAKS_AT)
         monitor = Monitor(thresholds)
-        alerts = (
-            monitor.update(normalise(error, thresholds.scales))
-            for error in prediction_errors(artifact, tracker, episode)
-        )
+        alerts = (monitor.update(normalise(error, thresholds.scales)) for error in errors)
         raised = [a.stamp for a in alerts if a is not None and a.level > AlertLevel.NOMINAL and a.stamp > breaks]
         delays.append(raised[0] - breaks if raised else None)
         fell_first += not raised and bool(episode.meta["fallen"])
@@ -224,7 +240,7 @@ def notice(lab: Lab, n: int) -> dict[str, Any]:
         "fitted_on": GOOD,
         "alpha": ALPHA,
         "noticed": share([delay is not None for delay in delays]),
-        "false_alarms": share(false),
+        "false_alarms": share(false),  # of healthy episodes in which it does not fall
         "fell_unnoticed": fell_first,
         "delay_s": {"median": float(np.median(known)), "p90": float(np.quantile(known, 0.9))} if known else None,
     }
@@ -291,14 +307,14 @@ def report(whole: Mapping[str, Any]) -> str:
             lines.append(f"| {arm} | {count or '–'} | {interval(figure['return'], 'mean')} | {back} | {falls} |")
         if "monitor" in kept:
             monitor = kept["monitor"]
-            delay = monitor["delay_s"]
+            noticed, false, delay = (monitor[part] for part in ("noticed", "false_alarms", "delay_s"))
             late = f", {delay['median']:.2f} s later (median; 9 of 10: {delay['p90']:.2f} s)" if delay else ""
             lines += [
                 "",
                 f"Monitor, fitted on {monitor['fitted_on']} healthy episodes of the planner (false alarms at most "
                 f"{monitor['alpha']:.0%} of the episodes): it notices a joint that breaks on the way in "
-                f"{interval(monitor['noticed'])} of {monitor['noticed']['n']} episodes{late}; false alarms in "
-                f"{interval(monitor['false_alarms'])} of healthy ones; {monitor['fell_unnoticed']} fell unnoticed.",
+                f"{interval(noticed)} of {noticed['n']} episodes{late}; false alarms in {interval(false)} of "
+                f"{false['n']} healthy ones; {monitor['fell_unnoticed']} fell unnoticed.",
             ]
     return "\n".join(lines) + "\n"
 
@@ -312,13 +328,14 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=list(MADE), default=list(MADE))
     parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS))
     parser.add_argument("--seeds", type=int, default=20, help="paired seeds of the world")
+    parser.add_argument("--steps", type=int, default=AdaptConfig.steps, help="optimiser steps of the dynamics")
     parser.add_argument("--json", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(1)
     for name in args.robots:
         with closing(task(name).world()) as world:
             assert isinstance(world, LeggedWorld)
-            lab = Lab(name, world, args.work / name, args.checkpoints / name)
+            lab = Lab(name, world, args.work / name, args.checkpoints / name, AdaptConfig(steps=args.steps))
             study(lab, args.arms, args.counts, args.seeds, args.json)
 
 
@@ -329,9 +346,11 @@ def study(lab: Lab, arms: Sequence[str], counts: Sequence[int], n: int, file: Pa
         "fault": {lab.robot.fault: dict(lab.robot.params)},
         "reward": FORWARD.quantity,
         "model_id": lab.shipped.spec.model_id,
+        "planning": settings(lab.planning),
         "steps": STEPS,
+        "gait_begins": BEGINS,
         "seeds": n,
-        "adapt": asdict(AdaptConfig()),
+        "adapt": asdict(lab.adapting),
     }
     kept = whole.get(lab.name, {"setting": setting, "runs": {}})
     if kept["setting"] != setting:
@@ -353,7 +372,7 @@ def study(lab: Lab, arms: Sequence[str], counts: Sequence[int], n: int, file: Pa
     ]
     for name, artifact, breaks_at in jobs:
         if name not in kept["runs"]:
-            kept["runs"][name] = evaluate(lab, artifact(), range(n), breaks_at)
+            kept["runs"][name] = evaluate(lab, artifact(), range(FIRST_SEED, FIRST_SEED + n), breaks_at)
             save()
             print(lab.name, name, json.dumps(kept["figures"][name]), flush=True)
     if "monitor" not in kept:

@@ -1,4 +1,4 @@
-"""An artifact of the quadruped's shape, built in a second: nothing is learned, every contract holds.
+"""An artifact of a legged robot's shape, built in a second: nothing is learned, every contract holds.
 
 The latent is the state itself; prediction is the newest latent plus a linear effect of the actions; signals are the
 state's components, and the probability of a fall grows as the trunk sinks; the prior stands, with a little noise.
@@ -12,39 +12,42 @@ from onnx import TensorProto, helper
 
 from tests.support.tiny_artifact import _graph
 from worldpilot.models.artifact import write_manifest
+from worldpilot.sim.legged import Robot
 from worldpilot.sim.quadruped import ROBOT
 
 HISTORY, HORIZON, MEMBERS = 4, 16, 2
-_STATE, _SIGNALS = list(ROBOT.state), [name for name in ROBOT.signals if name != "fallen"]
-S, A = len(_STATE), ROBOT.action.dim
 
 
-def build(folder: Path, *, seed: int = 0) -> Path:
+def build(folder: Path, *, seed: int = 0, robot: Robot = ROBOT) -> Path:
     """Write a whole artifact into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    for name, graph in {"encoder": _encoder(), "predictor": _predictor(rng), "readout": _readout()}.items():
+    for name, graph in {
+        "encoder": _encoder(robot),
+        "predictor": _predictor(robot, rng),
+        "readout": _readout(robot),
+    }.items():
         onnx.save(graph, str(folder / f"{name}.onnx"))
-    onnx.save(_prior(), str(folder / "prior.onnx"))
-    signals = [{"name": name, "unit": ROBOT.signals[name], "r2": 1.0} for name in _SIGNALS]
+    onnx.save(_prior(robot), str(folder / "prior.onnx"))
+    signals = [{"name": name, "unit": robot.signals[name], "r2": 1.0} for name in _shown(robot)]
     write_manifest(
         folder,
         {
-            "task": "quadruped",
+            "task": robot.name,
             "created": "2025-01-01",
             "description": "untrained, for tests",
             "observation": {
                 "kind": "state",
-                "shape": [S],
+                "shape": [len(robot.state)],
                 "dtype": "float32",
-                "encoding": "quadruped",
-                "names": _STATE,
-                "units": list(ROBOT.state.values()),
+                "encoding": robot.name,
+                "names": list(robot.state),
+                "units": list(robot.state.values()),
             },
-            "action": ROBOT.action.to_dict(),
+            "action": robot.action.to_dict(),
             "history": HISTORY,
             "horizon": HORIZON,
-            "latent_dim": S,
+            "latent_dim": len(robot.state),
             "members": MEMBERS,
             "proposals": 4,
             "signals": [*signals, {"name": "fall_probability", "unit": "1", "r2": 0.5}],
@@ -55,13 +58,19 @@ def build(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
-def _encoder() -> onnx.ModelProto:
+def _shown(robot: Robot) -> list[str]:
+    """The signals that are components of the state."""
+    return [name for name in robot.signals if name != "fallen"]
+
+
+def _encoder(robot: Robot) -> onnx.ModelProto:
     nodes = [helper.make_node("Identity", ["observation"], ["latent"])]
-    state = (TensorProto.FLOAT, ["B", S])
+    state = (TensorProto.FLOAT, ["B", len(robot.state)])
     return _graph(nodes, {"observation": state}, {"latent": state}, {})
 
 
-def _predictor(rng: np.random.Generator) -> onnx.ModelProto:
+def _predictor(robot: Robot, rng: np.random.Generator) -> onnx.ModelProto:
+    s, a = len(robot.state), robot.action.dim
     nodes = [
         helper.make_node("Slice", ["actions", "planned", "end", "one"], ["future"]),
         helper.make_node("Slice", ["latents", "planned", "end", "one"], ["now"]),
@@ -73,18 +82,19 @@ def _predictor(rng: np.random.Generator) -> onnx.ModelProto:
         "first": np.array([0]),
     }
     for e in range(MEMBERS):
-        weights[f"w{e}"] = rng.normal(size=(A, S)) * 0.01
+        weights[f"w{e}"] = rng.normal(size=(a, s)) * 0.01
         nodes += [
             helper.make_node("MatMul", ["future", f"w{e}"], [f"effect{e}"]),
             helper.make_node("Add", ["now", f"effect{e}"], [f"next{e}"]),
             helper.make_node("Unsqueeze", [f"next{e}", "first"], [f"member{e}"]),
         ]
     nodes.append(helper.make_node("Concat", [f"member{e}" for e in range(MEMBERS)], ["predicted"], axis=0))
-    inputs = {"latents": (TensorProto.FLOAT, ["B", HISTORY, S]), "actions": (TensorProto.FLOAT, ["B", "T", A])}
-    return _graph(nodes, inputs, {"predicted": (TensorProto.FLOAT, [MEMBERS, "B", "H", S])}, weights)
+    inputs = {"latents": (TensorProto.FLOAT, ["B", HISTORY, s]), "actions": (TensorProto.FLOAT, ["B", "T", a])}
+    return _graph(nodes, inputs, {"predicted": (TensorProto.FLOAT, [MEMBERS, "B", "H", s])}, weights)
 
 
-def _readout() -> onnx.ModelProto:
+def _readout(robot: Robot) -> onnx.ModelProto:
+    state, shown = list(robot.state), _shown(robot)
     nodes = [
         helper.make_node("Gather", ["latents", "shown"], ["read"], axis=1),
         helper.make_node("Gather", ["latents", "height"], ["trunk"], axis=1),
@@ -94,16 +104,17 @@ def _readout() -> onnx.ModelProto:
         helper.make_node("Concat", ["read", "fall"], ["signals"], axis=1),
     ]
     weights = {
-        "shown": np.array([_STATE.index(name) for name in _SIGNALS]),
-        "height": np.array([_STATE.index("height")]),
-        "limit": np.array(ROBOT.fallen_height),
+        "shown": np.array([state.index(name) for name in shown]),
+        "height": np.array([state.index("height")]),
+        "limit": np.array(robot.fallen_height),
         "steepness": np.array(40.0),
     }
-    latents, signals = ["B", S], ["B", len(_SIGNALS) + 1]
+    latents, signals = ["B", len(state)], ["B", len(shown) + 1]
     return _graph(nodes, {"latents": (TensorProto.FLOAT, latents)}, {"signals": (TensorProto.FLOAT, signals)}, weights)
 
 
-def _prior() -> onnx.ModelProto:
+def _prior(robot: Robot) -> onnx.ModelProto:
+    s, a = len(robot.state), robot.action.dim
     nodes = [
         helper.make_node("Flatten", ["latents"], ["flat"], axis=1),
         helper.make_node("MatMul", ["flat", "nothing"], ["offset"]),
@@ -111,6 +122,6 @@ def _prior() -> onnx.ModelProto:
         helper.make_node("Mul", ["noise", "little"], ["tremble"]),
         helper.make_node("Add", ["tremble", "shift"], ["actions"]),
     ]
-    weights = {"nothing": np.zeros((HISTORY * S, A)), "axis": np.array([1]), "little": np.array(0.05)}
-    plan = (TensorProto.FLOAT, ["B", HORIZON, A])
-    return _graph(nodes, {"latents": (TensorProto.FLOAT, ["B", HISTORY, S]), "noise": plan}, {"actions": plan}, weights)
+    weights = {"nothing": np.zeros((HISTORY * s, a)), "axis": np.array([1]), "little": np.array(0.05)}
+    plan = (TensorProto.FLOAT, ["B", HORIZON, a])
+    return _graph(nodes, {"latents": (TensorProto.FLOAT, ["B", HISTORY, s]), "noise": plan}, {"actions": plan}, weights)
