@@ -3,7 +3,9 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,18 @@ from worldpilot.calibration.hand_eye import HandEye, quaternion
 from worldpilot.calibration.robot_poses import Pairs
 from worldpilot.calibration.targets import Target
 
+_DPI = 90
 _MANY = 0.2  # share of the views, from which on dropping them is worth a warning
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A plot with its words."""
+
+    name: str
+    title: str
+    text: str
+    figure: Figure
 
 
 def camera_figures(result: Calibration, target: Target, covered: Coverage) -> dict[str, Any]:
@@ -73,31 +86,12 @@ def camera_page(result: Calibration, figures: Mapping[str, Any], yaml_text: str)
         (name, view["corners"], f"{view['rms_px']:.3f}", f"{view['held_out_px']:.3f}", f"{view['blur_px']:.2f}")
         for name, view in figures["views"].items()
     ]
-    pictures = [
-        ("Where the corners were", "Colour: how far the prediction is off.", plots.corners(result)),
-        (
-            "Residuals",
-            "Arrows that agree with their neighbours: the model lacks something.",
-            plots.residuals(result),
-        ),
-        (
-            "Views",
-            "One that is much worse held out than in the fit has no like.",
-            plots.errors_by_view(result),
-        ),
-        (
-            "Uncertainty",
-            "Of where a far point is seen, from the parameters' covariance; a turn of the camera is taken out.",
-            plots.uncertainty(result),
-        ),
-        ("Distortion", "From where a pinhole sees a point to where this lens does.", plots.distortion(camera)),
-    ]
     return _render(
         title="Camera calibration",
         subtitle=f"{camera.size[0]} x {camera.size[1]} px",
         summary=summary,
         warnings=camera_warnings(result, figures),
-        pictures=pictures,
+        pictures=camera_pictures(result),
         tables=[
             ("Parameters", ("name", "value", "standard deviation"), rows),
             ("Dropped views", ("view", "why"), list(result.dropped.items())),
@@ -105,6 +99,37 @@ def camera_page(result: Calibration, figures: Mapping[str, Any], yaml_text: str)
         ],
         file={"name": "camera_info", "text": yaml_text},
     )
+
+
+def camera_pictures(result: Calibration) -> list[Picture]:
+    """The plots of a camera's calibration."""
+    return [
+        Picture("corners", "Where the corners were", "Colour: how far off the prediction is.", plots.corners(result)),
+        Picture(
+            "residuals",
+            "Residuals",
+            "Arrows that agree with their neighbours: the model lacks something.",
+            plots.residuals(result),
+        ),
+        Picture(
+            "views",
+            "Views",
+            "One that is much worse held out than in the fit has no like.",
+            plots.errors_by_view(result),
+        ),
+        Picture(
+            "uncertainty",
+            "Uncertainty",
+            "Of where a far point is seen, from the parameters' covariance; a turn of the camera is taken out.",
+            plots.uncertainty(result),
+        ),
+        Picture(
+            "distortion",
+            "Distortion",
+            "From where a pinhole sees a point to where this lens does.",
+            plots.distortion(result.intrinsics),
+        ),
+    ]
 
 
 def camera_warnings(result: Calibration, figures: Mapping[str, Any]) -> list[str]:
@@ -169,26 +194,41 @@ def hand_eye_page(result: HandEye, pairs: Pairs, figures: Mapping[str, Any]) -> 
         ("Robot's noise, estimated", f"{1e3 * noise[0]:.3f} mm, {np.degrees(noise[1]):.4f} degrees a coordinate"),
         ("Reprojection error", f"{figures['reprojection_px']:.3f} px"),
     ]
-    pictures = [
-        (
-            "Residuals",
-            "Implied minus reported pose of the gripper; grey: a standard deviation of the robot's noise.",
-            plots.gripper_residuals(result, used),
-        ),
-        ("Arrangement", "x red, y green, z blue.", plots.arrangement(result, pairs.gripper[list(result.used)])),
-    ]
     return _render(
         title=f"Hand-eye calibration, {result.setup}",
         subtitle="poses take the child's frame to the parent's",
         summary=summary,
         warnings=[],
-        pictures=pictures,
+        pictures=hand_eye_pictures(result, pairs),
         tables=[
             ("Result", ("pose", "x, y, z [mm] ± standard deviation", "quaternion x, y, z, w", "± [degrees]"), rows),
             ("Dropped", ("image", "why"), list(figures["dropped"].items())),
         ],
         file=None,
     )
+
+
+def hand_eye_pictures(result: HandEye, pairs: Pairs) -> list[Picture]:
+    """The plots of a hand-eye calibration."""
+    used = list(result.used)
+    return [
+        Picture(
+            "gripper",
+            "Residuals",
+            "Implied minus reported pose of the gripper; grey: a standard deviation of the robot's noise.",
+            plots.gripper_residuals(result, [pairs.names[i] for i in used]),
+        ),
+        Picture(
+            "arrangement", "Arrangement", "x red, y green, z blue.", plots.arrangement(result, pairs.gripper[used])
+        ),
+    ]
+
+
+def save(pictures: Sequence[Picture], folder: Path) -> None:
+    """Write plots as PNG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for picture in pictures:
+        picture.figure.savefig(folder / f"{picture.name}.png", dpi=_DPI)
 
 
 def static_transform(result: HandEye) -> str:
@@ -214,18 +254,18 @@ def _rms(residuals: Any) -> float:
 
 def _render(
     *,
-    pictures: Sequence[tuple[str, str, Figure]],
+    pictures: Sequence[Picture],
     tables: Sequence[tuple[str, Sequence[str], Sequence[Any]]],
     **values: Any,
 ) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("worldpilot.calibration") / "report.html.j2").read_text("utf-8"))
-    shown = [{"title": title, "text": text, "source": _inline(figure)} for title, text, figure in pictures]
+    shown = [{"title": p.title, "text": p.text, "source": _inline(p.figure)} for p in pictures]
     filled = [{"title": title, "columns": columns, "rows": rows} for title, columns, rows in tables if rows]
     return template.render(pictures=shown, tables=filled, **values)
 
 
 def _inline(figure: Figure) -> str:
     data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=110)
+    figure.savefig(data, format="png", dpi=_DPI)
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()

@@ -55,6 +55,7 @@ def add_kinds(kinds: Any) -> None:
     camera.add_argument("--out", type=Path, required=True, help="ROS's camera_info YAML")
     camera.add_argument("--name", default="camera", help="the camera's name in it")
     camera.add_argument("--report", type=Path, help="write a page of HTML here")
+    camera.add_argument("--plots", type=Path, help="write its plots as PNG into this folder")
     camera.add_argument("--json", type=Path, help="write the result here")
     camera.set_defaults(calibrate=calibrate_camera)
 
@@ -68,6 +69,7 @@ def add_kinds(kinds: Any) -> None:
     hand_eye.add_argument("--setup", choices=["eye-in-hand", "eye-to-hand"], default="eye-in-hand")
     hand_eye.add_argument("--out", type=Path, required=True, help="YAML with both poses and their uncertainty")
     hand_eye.add_argument("--report", type=Path, help="write a page of HTML here")
+    hand_eye.add_argument("--plots", type=Path, help="write its plots as PNG into this folder")
     hand_eye.add_argument("--json", type=Path, help="write the result here")
     hand_eye.set_defaults(calibrate=calibrate_hand_eye)
 
@@ -174,6 +176,8 @@ def calibrate_camera(args: argparse.Namespace) -> int:
         print(warning)
     if args.report:
         _write(args.report, report.camera_page(result, figures, text))
+    if args.plots:
+        report.save(report.camera_pictures(result), args.plots)
     if args.json:
         _write(args.json, figures)
     print(f"written to {args.out}")
@@ -210,6 +214,8 @@ def calibrate_hand_eye(args: argparse.Namespace) -> int:
     print(f"ros2 run tf2_ros static_transform_publisher {report.static_transform(result)}")
     if args.report:
         _write(args.report, report.hand_eye_page(result, pairs, figures))
+    if args.plots:
+        report.save(report.hand_eye_pictures(result, pairs), args.plots)
     if args.json:
         _write(args.json, figures)
     print(f"written to {args.out}")

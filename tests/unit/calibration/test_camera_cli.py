@@ -36,7 +36,7 @@ def calibrated(practice: Path) -> Path:
     out = practice / "camera.yaml"
     command = ["calibrate", "camera", "--images", str(practice / "images"), "--target", BOARD, "--out", str(out)]
     report = ["--report", str(practice / "camera.html"), "--json", str(practice / "camera.json")]
-    assert main([*command, *report]) == 0
+    assert main([*command, *report, "--plots", str(practice / "plots")]) == 0
     return out
 
 
@@ -53,6 +53,7 @@ def test_a_camera_is_calibrated(practice: Path, calibrated: Path) -> None:
     page = (practice / "camera.html").read_text()
     assert page.count("data:image/png;base64,") == 5
     assert "view_000.png" in page
+    assert len(list((practice / "plots").glob("*.png"))) == 5
 
 
 def test_the_hand_eye_pose_is_found(practice: Path, calibrated: Path, capsys: pytest.CaptureFixture) -> None:
@@ -87,15 +88,13 @@ def test_capture_says_what_a_folder_lacks(practice: Path, tmp_path: Path, capsys
     assert json.loads(result.read_text())["counts"]["views"] == 3
 
 
-def test_capture_keeps_the_still_frames_of_a_video(
-    practice: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_capture_keeps_still_frames(practice: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     video, out = tmp_path / "waved.avi", tmp_path / "kept"
     writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 10, (640, 480))
     assert writer.isOpened()
     for path in sorted((practice / "images").iterdir())[:4]:
         for _ in range(3):
-            writer.write(cv2.imread(str(path)))
+            writer.write(np.asarray(cv2.imread(str(path))))
     writer.release()
     assert main(["calibrate", "capture", "--device", str(video), "--target", BOARD, "--out", str(out)]) == 0
     assert len(list(out.glob("view_*.png"))) >= 3
@@ -139,15 +138,11 @@ def test_bad_images_are_refused_with_the_reason(practice: Path, tmp_path: Path, 
 
 def test_a_target_is_printed_with_its_description(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     sheet = tmp_path / "grid.pdf"
-    assert (
-        main(
-            ["calibrate", "target", "aprilgrid", "--columns", "5", "--tag", "0.03", "--rows", "6", "--out", str(sheet)]
-        )
-        == 0
-    )
+    grid = ["aprilgrid", "--columns", "5", "--rows", "6", "--tag", "0.028"]
+    assert main(["calibrate", "target", *grid, "--out", str(sheet)]) == 0
     assert sheet.read_bytes().startswith(b"%PDF-1.4")
     described = yaml.safe_load((tmp_path / "grid.yaml").read_text())
-    assert described == {"target_type": "aprilgrid", "tagCols": 5, "tagRows": 6, "tagSize": 0.03, "tagSpacing": 0.3}
+    assert described == {"target_type": "aprilgrid", "tagCols": 5, "tagRows": 6, "tagSize": 0.028, "tagSpacing": 0.3}
     assert main(["calibrate", "target", "charuco", "--tag", "0.03", "--out", str(sheet)]) == 2
     assert "a charuco has no --tag" in capsys.readouterr().err
     assert main(["calibrate", "target", "charuco", "--square", "0.06", "--out", str(sheet)]) == 2

@@ -1,6 +1,7 @@
 """The frames of an image topic for a plain Python program, one after the other."""
 
 import contextlib
+import os
 import queue
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
 from worldpilot.errors import InvalidInput, NotReady
+from worldpilot.graph import load
 from worldpilot.types import ImageArray
 from worldpilot_nodes import qos
 from worldpilot_nodes.convert import image
@@ -33,6 +35,8 @@ def frames(topic: str, *, timeout: float = 10.0) -> Iterator[ImageArray]:
             newest.get_nowait()
         newest.put(message)
 
+    for name, value in load().environment.items():  # read once by the middleware, when it starts
+        os.environ.setdefault(name, value)
     context = Context()
     rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("frames", context=context)
