@@ -5,8 +5,8 @@
 
 Five recipes, on the same data:
 
-- `standard`: weight decay 0.1 and a fixed learning rate, trained until longer training makes it worse;
-- `tuned`: learning rate, weight decay and steps by factors of two until every neighbour is worse;
+- `standard`: weight decay 0.1; learning rate and steps by factors of two until every neighbour is worse;
+- `tuned`: the weight decay as well;
 - `ensemble`: the mean of 8 such members;
 - `distilled`: one member that learned from the data and from that ensemble;
 - `self-distilled`: one member that learned from the data and from one tuned member.
@@ -68,7 +68,7 @@ EPISODES, VALIDATION, TEST = 47, 40, 100  # of a data seed; behind them in the s
 MEMBERS = 8
 NET = DynamicsConfig(25, 12, "step", history=1, horizon=16, hidden=64, layers=2)
 SETTING = Setting(batch=32, rollout=1, short=0.0)
-STANDARD = Hyper(16e-3, 0.1)
+STANDARD = Hyper(64e-3, 0.1)  # where its search begins
 BEGIN = 2  # steps of the first trial for each transition
 TEACHING = Teaching(copies=16, state_noise=0.3, action_noise=0.3, share=0.75)
 GAIN = 0.02  # a step of the search that lowers the loss by less than this share is none: it is the seeds' noise
@@ -186,7 +186,14 @@ def errors(lab: Lab, predictor: Dynamics, groups: Sequence[Sequence[int]], on: S
 # ---- settings ----
 
 
-def found(lab: Lab, name: str, amount: int, objective: Callable[[Hyper], float], start: Mapping[str, float]) -> Found:
+def found(
+    lab: Lab,
+    name: str,
+    amount: int,
+    objective: Callable[[Hyper], float],
+    start: Mapping[str, float],
+    **limits: tuple[float, float],
+) -> Found:
     """A search with its journal; settings that are not in `start` are those of `STANDARD`."""
 
     def loss(point: Point) -> float:
@@ -199,7 +206,7 @@ def found(lab: Lab, name: str, amount: int, objective: Callable[[Hyper], float],
     if name == "student":
         about += f", {TEACHING}"
     journal = lab.work / "search" / f"{name}-{amount}.jsonl"
-    return search(loss, start, limits=LIMITS, gain=GAIN, journal=journal, about=about)
+    return search(loss, start, limits={**LIMITS, **limits}, gain=GAIN, journal=journal, about=about)
 
 
 def settings(point: Mapping[str, float]) -> Hyper:
@@ -225,12 +232,12 @@ def groups_of(seeds: Sequence[int], members: int) -> list[range]:
 
 
 def standard(lab: Lab, amount: int) -> Found:
-    return found(lab, "standard", amount, single(lab, amount), {"steps": BEGIN * amount})
+    start, fixed = {**asdict(STANDARD), "steps": BEGIN * amount}, STANDARD.weight_decay
+    return found(lab, "single", amount, single(lab, amount), start, weight_decay=(fixed, fixed))
 
 
 def tuned(lab: Lab, amount: int) -> Found:
-    start = {"learning_rate": STANDARD.learning_rate, "weight_decay": STANDARD.weight_decay}
-    return found(lab, "tuned", amount, single(lab, amount), {**standard(lab, amount).point, **start})
+    return found(lab, "single", amount, single(lab, amount), standard(lab, amount).point)
 
 
 def ratios(lab: Lab) -> dict[str, dict[str, float]]:
@@ -247,14 +254,14 @@ def ratios(lab: Lab) -> dict[str, dict[str, float]]:
         return asymptote(float(one), float(losses(lab, trained, groups_of(seeds, TRIED)).mean()), TRIED)
 
     changed = ("weight_decay", "steps")
-    # Where the paper has its ensembles: twice the epochs, half the weight decay.
-    start = {"weight_decay": base["weight_decay"] / 2, "steps": base["steps"] * 2}
+    start = {setting: base[setting] for setting in changed}
     rate = {"learning_rate": base["learning_rate"]}
     ensemble = found(lab, "ensemble", amount, lambda h: of_infinitely_many(replace(h, **rate)), start)
 
     @cache_once
     def lesson() -> tuple[Sequences, list[Indices]]:
-        teachers = lab.train(members(MEMBERS), settings({**base, **ensemble.point}))
+        hyper = settings({**base, **ensemble.point})
+        teachers = stored(lab, "teachers", amount, members(MEMBERS), hyper)
         return lab.taught(teachers, groups_of(seeds, MEMBERS), amount, seeds)
 
     def of_student(hyper: Hyper) -> float:
@@ -290,6 +297,21 @@ def cache_once(make: Callable[[], Any]) -> Callable[[], Any]:
 # ---- models ----
 
 
+def stored(
+    lab: Lab, name: str, amount: int, members: Sequence[Member], hyper: Hyper, teacher: Sequences | None = None
+) -> Dynamics:
+    """Members as they were trained, trained if they are not there yet."""
+    file = lab.work / "models" / f"{name}-{amount}.pt"
+    if file.is_file():
+        predictor = dynamics(replace(NET, members=len(members)))
+        predictor.load_state_dict(torch.load(file, weights_only=True))
+        return predictor.eval()
+    predictor = lab.train(members, hyper, teacher)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(predictor.state_dict(), file)
+    return predictor
+
+
 @dataclass(frozen=True)
 class Trained:
     """A method's models at one amount of data: members, and which of them are each data seed's."""
@@ -319,13 +341,6 @@ def models(lab: Lab, amount: int) -> dict[str, Trained]:
     seeds, made, hyper = list(SEEDS), dict[str, Trained](), chosen(lab, amount)
 
     def make(method: str, members: int, teacher: str | None = None) -> None:
-        file = lab.work / "models" / f"{method}-{amount}.pt"
-        groups = groups_of(seeds, members)
-        if file.is_file():
-            predictor = dynamics(replace(NET, members=len(seeds) * members))
-            predictor.load_state_dict(torch.load(file, weights_only=True))
-            made[method] = Trained(predictor.eval(), groups)
-            return
         offset, sequences, windows = (0, None, [None] * len(seeds))
         if teacher:
             who = made[teacher]
@@ -336,10 +351,8 @@ def models(lab: Lab, amount: int) -> dict[str, Trained]:
             for s, rows in zip(seeds, windows, strict=True)
             for i in range(members)
         ]
-        predictor = lab.train(who, hyper[method], sequences)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(predictor.state_dict(), file)
-        made[method] = Trained(predictor, groups)
+        predictor = stored(lab, method, amount, who, hyper[method], sequences)
+        made[method] = Trained(predictor, groups_of(seeds, members))
 
     make("standard", 1)
     make("tuned", 1)
@@ -427,7 +440,8 @@ def settle(lab: Lab, amount: int) -> None:
     """Find the settings of one amount of data."""
     kept = Kept(lab.work / "kept" / f"settings-{amount}.json")
     for name, of in (("standard", standard(lab, amount)), ("tuned", tuned(lab, amount))):
-        told = {"loss": of.loss, "trials": len(of.tried), "at_limit": of.at_limit}
+        limit = [setting for setting in of.at_limit if setting != "weight_decay"]
+        told = {"loss": of.loss, "trials": len(of.tried), "at_limit": limit}
         kept.values[name] = {"settings": asdict(settings(of.point)), **told}
     kept.save()
     print(amount, json.dumps(kept.values), flush=True)
@@ -484,7 +498,7 @@ def setting() -> dict[str, Any]:
     return {
         "net": NET.to_dict(),
         "training": asdict(SETTING),
-        "standard": {"learning_rate": STANDARD.learning_rate, "weight_decay": STANDARD.weight_decay},
+        "standard": {"weight_decay": STANDARD.weight_decay},
         "teaching": asdict(TEACHING),
         "gain": GAIN,
         "members": MEMBERS,
