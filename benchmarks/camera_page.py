@@ -14,7 +14,7 @@ def markdown(groups: Mapping[str, Any], command: str) -> str:
         "",
         f"`{command}`",
         "",
-        "Images of 1280 × 720 px, a pixel of 16 rays through the inverse of the lens; blur .4 to 1 px, noise 1 to 3 "
+        "Images of 1280 × 720 px, a pixel of 9 rays through the inverse of the lens; blur .4 to 1 px, noise 1 to 3 "
         "grey levels, uneven light. 24 views to calibrate on (model `auto`), 8 fresh views to judge by: the target's "
         "pose is fitted to a fresh view, the intrinsics are not. Errors are root mean square distances over corners; "
         "intervals are 95 % bootstraps over seeds (Wilson's of shares). *Field* is the distance between where the true "

@@ -12,7 +12,9 @@ from worldpilot.sim.lens import Lens
 Floats = npt.NDArray[np.float64]
 GreyImage = npt.NDArray[np.uint8]
 
-_RAYS = 4  # a pixel has the square of that
+_RAYS = 3  # a pixel has the square of that
+_STEP = 16  # [px], between the rays by which the sheet is looked for
+_FAR = 3e4  # [px of a sheet]
 _WALL = 90  # [grey level of 255]
 
 
@@ -62,25 +64,30 @@ class Studio:
         A ray d meets the plane in H⁻¹ d with H = [r1 r2 t]: the inverse mapping, without approximation; between the
         centres of two pixels it is taken as linear.
         """
-        to_plane = np.linalg.inv(pose[:3][:, [0, 1, 3]])
-        met = self._rays @ to_plane.T
-        sheet = met @ pattern.to_pixels.T
-        high, wide = pattern.image.shape
-        with np.errstate(divide="ignore", invalid="ignore"):
-            at = sheet[..., :2] / sheet[..., 2:]
-            on_sheet = (met[..., 2] > 0) & (at > -20).all(-1) & (at < [wide + 20, high + 20]).all(-1)
-        shades = np.full(on_sheet.shape, _WALL, np.float32)
-        if on_sheet.any():
-            (top, bottom), (left, right) = (np.flatnonzero(on_sheet.any(axis))[[0, -1]] for axis in (1, 0))
-            part = (slice(max(top - 1, 0), bottom + 2), slice(max(left - 1, 0), right + 2))
-            where = np.where(np.isfinite(at[part]) & (met[part][..., 2:] > 0), at[part], -1e4).clip(-1e4, 3e4)
+        to_sheet = pattern.to_pixels @ np.linalg.inv(pose[:3][:, [0, 1, 3]])  # its last row is that of the inverse
+        shades = np.full(self._rays.shape[:2], _WALL, np.float32)
+        part = self._around(to_sheet, pattern.image.shape)
+        if part is not None:
+            where = _met(self._rays[part], to_sheet)
             size = where.shape[1::-1]
-            fine = cv2.resize(where.astype(np.float32), (size[0] * _RAYS, size[1] * _RAYS))
+            fine = cv2.resize(where, (size[0] * _RAYS, size[1] * _RAYS))
             seen = cv2.remap(
                 pattern.image, fine[..., 0], fine[..., 1], cv2.INTER_LINEAR, None, cv2.BORDER_CONSTANT, (_WALL,)
             )
             shades[part] = cv2.resize(seen.astype(np.float32), size, interpolation=cv2.INTER_AREA)
         return self._expose(shades, rng)
+
+    def _around(self, to_sheet: Floats, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
+        """The rows and columns in which the sheet, `shape` pixels large, may be seen; None: nowhere."""
+        coarse = _met(self._rays[::_STEP, ::_STEP], to_sheet)
+        reach = 0.5 * max(shape)  # far more than the sheet extends between two of these rays
+        near = ((coarse > -reach) & (coarse < np.array(shape[::-1]) + reach)).all(-1)
+        if not near.any():
+            return None
+        top, bottom = _STEP * np.flatnonzero(near.any(1))[[0, -1]]
+        left, right = _STEP * np.flatnonzero(near.any(0))[[0, -1]]
+        rows = slice(max(top - _STEP, 0), bottom + 2 * _STEP)
+        return rows, slice(max(left - _STEP, 0), right + 2 * _STEP)
 
     def _expose(self, shades: npt.NDArray[np.float32], rng: np.random.Generator) -> GreyImage:
         light, (height, width) = self.light, shades.shape
@@ -92,7 +99,17 @@ class Studio:
         length, direction = light.motion
         if length > 0:
             lit = _smear(lit, length, direction)
-        return np.round(lit + light.noise * rng.standard_normal(lit.shape)).clip(0, 255).astype(np.uint8)
+        return np.round(lit + light.noise * rng.standard_normal(lit.shape, np.float32)).clip(0, 255).astype(np.uint8)
+
+
+def _met(rays: Floats, to_sheet: Floats) -> npt.NDArray[np.float32]:
+    """Where rays (..., 3) meet the sheet (..., 2) [its pixels]; far outside where they don't."""
+    met = rays @ to_sheet.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        at = met[..., :2] / met[..., 2:]
+    missed = ~((met[..., 2] > 0) & np.isfinite(at).all(-1))
+    at[missed] = -_FAR
+    return at.clip(-_FAR, _FAR).astype(np.float32)
 
 
 def _smear(image: npt.NDArray[np.float64], length: float, direction: float) -> npt.NDArray[np.float64]:
