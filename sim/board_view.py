@@ -81,7 +81,7 @@ class Studio:
         """The rows and columns in which the sheet, `shape` pixels large, may be seen; None: nowhere."""
         coarse = _met(self._rays[::_STEP, ::_STEP], to_sheet)
         reach = 0.5 * max(shape)  # far more than the sheet extends between two of these rays
-        near = ((coarse > -reach) & (coarse < np.array(shape[::-1]) + reach)).all(-1)
+        near = np.abs(coarse - 0.5 * np.array(shape[::-1])).max(-1) < 0.5 * max(shape) + reach
         if not near.any():
             return None
         top, bottom = _STEP * np.flatnonzero(near.any(1))[[0, -1]]
