@@ -121,6 +121,8 @@ def test_only_training_and_language_import_torch() -> None:
         "worldpilot.planners.rewards.registry",
         "worldpilot.planners.gate",
         "worldpilot.calibration.monitor",
+        "worldpilot.calibration.thresholds",
+        "worldpilot.cli.calibrate",
         "worldpilot.cli.main",
     ],
 )
