@@ -293,8 +293,8 @@ def report(whole: Mapping[str, Any]) -> str:
             f"## {name}",
             "",
             f"Fault: {fault} ({broken}), from the first step. {setting['seeds']} paired seeds, {setting['steps']} "
-            f"control steps, model {setting['model_id']}. Return: mean of `{setting['reward']}` [m/s] over the steps, "
-            "95 % bootstrap intervals.",
+            f"control steps, model {setting['model_id']}; dynamics fine-tuned for {setting['adapt']['steps']} "
+            f"optimiser steps. Return: mean of `{setting['reward']}` [m/s] over the steps, 95 % bootstrap intervals.",
             "",
             "| what was learnt anew | episodes | return | lost return that came back | falls |",
             "|---|---|---|---|---|",
@@ -305,6 +305,11 @@ def report(whole: Mapping[str, Any]) -> str:
             back = interval(figure["recovered"]) if "recovered" in figure else "–"
             falls = f"{figure['falls']['value']:.0%}"
             lines.append(f"| {arm} | {count or '–'} | {interval(figure['return'], 'mean')} | {back} | {falls} |")
+        counts = {arm: [str(count) for count in COUNTS if f"{arm} {count}" not in figures] for arm in MADE}
+        missing = [f"{arm} from {', '.join(of)} episodes" for arm, of in counts.items() if of]
+        missing += [] if "monitor" in kept else ["the monitor"]
+        if missing:
+            lines += ["", f"Not measured: {'; '.join(missing)}."]
         if "monitor" in kept:
             monitor = kept["monitor"]
             noticed, false, delay = (monitor[part] for part in ("noticed", "false_alarms", "delay_s"))

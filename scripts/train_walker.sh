@@ -16,9 +16,9 @@ pilot=.venv/bin/worldpilot
 zoo=models/zoo/$task
 
 [ -d "$work/data" ] || "$pilot" collect "$task" "--$behaviour" 600 --out "$work/data" --seed 0
-"$pilot" train dynamics --kind step --data "$work/data" --out "$work/nets" --seed "$seed" --steps 4000
+"$pilot" train dynamics --kind step --data "$work/data" --out "$work/nets" --seed "$seed" --steps 5000
 "$pilot" train action-prior --data "$work/data" --world-model "$work/nets" --out "$work/prior" --seed "$seed" \
-  --hidden 256 --steps 5000
+  --hidden 256 --steps 4000 --evaluate-every 500
 "$pilot" export "$task" --world-model "$work/nets" --prior "$work/prior" --out "$zoo" \
   --data "600 $behaviour episodes of sim/planar.py" --command "scripts/train_walker.sh $task"
 # The monitor is calibrated on the planner that it will watch.

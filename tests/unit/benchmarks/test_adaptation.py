@@ -130,8 +130,12 @@ def test_the_page_says_what_was_measured(adaptation: ModuleType) -> None:
         "dynamics 25": {"returns": [0.5, 0.6], "fallen": [True, False]},
     }
     setting = {"fault": {"weak_joint": {"joint": 2, "fraction": 0.3}}, "seeds": 2, "steps": 250, "model_id": "abc"}
-    kept = {"setting": {**setting, "reward": "speed"}, "runs": runs}
+    kept = {"setting": {**setting, "reward": "speed", "adapt": {"steps": 600}}, "runs": runs}
     page = adaptation.report({"walker": {**kept, "figures": adaptation.summarise(kept)}})
     assert "weak_joint (joint 2, fraction 0.3)" in page
     assert "| dynamics | 25 | 0.55 [0.50, 0.60] | 0.50 [0.50, 0.50] | 50% |" in page
     assert "| nothing, broken joint | – | 0.25 [0.20, 0.30] | – | 100% |" in page
+    assert "fine-tuned for 600 optimiser steps" in page
+    (missing,) = (line for line in page.splitlines() if line.startswith("Not measured: "))
+    assert "dynamics from 5, 10, 50, 100 episodes; " in missing
+    assert missing.endswith("; the monitor.")
