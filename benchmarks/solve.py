@@ -1,6 +1,6 @@
 """Where does a control period go? Each step of the tick on one core, on states of a driven episode.
 
-`taskset -c 0 .venv/bin/python benchmarks/solve.py [--task quadruped --proposals 64] --json docs/results/solve.json`
+`taskset -c 0 .venv/bin/python benchmarks/solve.py [--task quadruped --solvers ssr --proposals 46] --json FILE`
 
 The sample-score-rank solver is set as the task's graph sets it, the others are as they come. `ms` is what the clock on
 the wall says, `cpu_ms` what this process used of the core: the former is more where others want the core too.
@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,9 @@ GOAL = RewardSpec((RewardTerm("goal_pose", params={"x": 0.0, "y": 0.0, "yaw": -0
 RUN = RewardSpec((RewardTerm("expression", params={"expression": "min(forward_velocity, 2)"}),))
 
 
-def measure(task: str, ticks: int, seed: int, artifact: Artifact, proposals: int | None = None) -> dict[str, Any]:
+def measure(
+    task: str, ticks: int, seed: int, artifact: Artifact, proposals: int | None = None, names: Sequence[str] = SOLVERS
+) -> dict[str, Any]:
     """Milliseconds of each step: median and 99th percentile over `ticks` ticks, solvers interleaved."""
     world, planning, rng = find_task(task).world(), Planning.of(task), np.random.default_rng(seed)
     spec, count = artifact.spec, proposals or int(artifact.manifest["proposals"])
@@ -45,7 +47,7 @@ def measure(task: str, ticks: int, seed: int, artifact: Artifact, proposals: int
             seed=seed,
             standing=standing,
         )
-        for name in SOLVERS
+        for name in names
     }
     buffer, control = HistoryBuffer(spec.action, spec.history), np.zeros(spec.action.control_dim, np.float32)
     spent: dict[str, list[tuple[float, float]]] = {}
@@ -72,7 +74,7 @@ def measure(task: str, ticks: int, seed: int, artifact: Artifact, proposals: int
             )
             for name, planner in planners.items()
         }
-        control = results["ssr"].control
+        control = results[names[0]].control
         world.drive(control)
     world.close()
     return {
@@ -102,9 +104,11 @@ if __name__ == "__main__":
     parser.add_argument("--ticks", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--proposals", type=int, help="of the prior; default: the artifact's number")
+    parser.add_argument("--solvers", default=",".join(SOLVERS), help="the first one drives")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    result = measure(args.task, args.ticks, args.seed, Artifact.load(zoo_path(args.task)), args.proposals)
+    artifact = Artifact.load(zoo_path(args.task))
+    result = measure(args.task, args.ticks, args.seed, artifact, args.proposals, args.solvers.split(","))
     print(json.dumps(result, indent=2))
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n")
