@@ -190,6 +190,7 @@ WALK = Walk(
     brake=0.2293,
     speed=0.9,
 )
+# With noise up to 0.035 rad, 200 episodes (seeds 0-199): 97.5 % survive [94.3, 98.9], 0.32 m/s; up to 0.05, 89.5 %.
 HOP = Hop(
     torso=Torso(lean=0.0194, gain=272.4169, damping=8.6417),
     yielding=0.1218,

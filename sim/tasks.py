@@ -205,7 +205,7 @@ TASKS = {
     "hopper": Task(
         action=planar.HOPPER.action,
         world=planar.Hopper,
-        behaviours={"hop": Behaviour(lambda: planar_gaits.behave(planar_gaits.HOP, 0.05), 250)},
+        behaviours={"hop": Behaviour(lambda: planar_gaits.behave(planar_gaits.HOP, 0.035), 250)},
         state=planar.HOPPER.state,
         signals=planar.HOPPER.signals,
     ),
