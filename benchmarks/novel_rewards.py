@@ -236,7 +236,9 @@ def main() -> None:
     result["novelty"] = novelty_of(episodes, data, protocol, protocol.rewards)
     args.results.mkdir(parents=True, exist_ok=True)
     (args.results / "novel_rewards.json").write_text(json.dumps(result, indent=2) + "\n")
-    (args.results / "novel_rewards.md").write_text(table(result, "python benchmarks/novel_rewards.py"))
+    command = f"python benchmarks/novel_rewards.py --data DATA --episodes {args.episodes}"
+    command += f" --baselines {args.baselines}" if args.baselines else ""
+    (args.results / "novel_rewards.md").write_text(table(result, command))
     draw(episodes, data, protocol, args.results / "novel_rewards.png")
     print((args.results / "novel_rewards.md").read_text(), file=sys.stderr)
 
