@@ -6,7 +6,8 @@
 Reads what `monitor_runs.py` recorded. The part `shape` fits what a score needs (quantiles of good errors, a whitening,
 a random-network distillation), `calibration` the thresholds, and everything is counted on `test`. Every score has one
 threshold, on its episode maxima, so that 5 % of good episodes exceed it; `monitor` is what runs on the robot, surprise
-and drift together at 5 %. Pointwise thresholding takes the quantile of single steps instead.
+and drift together at 5 %, on whitened errors (`monitor_whitened`) and on plain ones. Pointwise thresholding takes the
+quantile of single steps instead.
 """
 
 import argparse
@@ -356,7 +357,7 @@ def curves(calibration: Sequence[Scored], test: Sequence[Scored]) -> dict[str, l
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", nargs="+", choices=list(COURSES))
+    parser.add_argument("tasks", nargs="*", help=f"of {', '.join(COURSES)}; none: only the page, of what --json holds")
     parser.add_argument("--recorded", type=Path, default=Path("build/monitor"), help="a folder for each task in it")
     parser.add_argument("--artifact", type=Path, action="append", help="of each task; default: the shipped ones")
     parser.add_argument("--seed", type=int, default=0)

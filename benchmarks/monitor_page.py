@@ -20,8 +20,8 @@ SCORES = {
 }
 MONITORS = {"monitor": "surprise", "monitor_whitened": "whitened"}  # with the one-step error that they judge
 TEXTS = SCORES | {
-    "monitor": "**monitor**: surprise and drift together",
-    "monitor_whitened": "monitor on whitened errors",
+    "monitor_whitened": "**monitor**: surprise and drift together, errors whitened (the default)",
+    "monitor": "monitor on plain errors",
     "pointwise": "pointwise threshold on surprise (baseline)",
 }
 
@@ -49,7 +49,10 @@ def markdown(results: Sequence[Mapping[str, Any]], about: str) -> str:
             f"| score | false alarms, whole episodes, at nominal {r['alpha']:.0%} | n |",
             "|---|---|---|",
             *(f"| {TEXTS[name]} | {_share(figure)} | {figure['n']} |" for name, figure in alarms.items()),
-            *(f"| monitor, {policy} only | {_share(figure)} | {figure['n']} |" for policy, figure in policies.items()),
+            *(
+                f"| monitor on plain errors, {policy} only | {_share(figure)} | {figure['n']} |"
+                for policy, figure in policies.items()
+            ),
             "",
             f"AUROC of the largest score within {r['window_s']:.1f} s after the fault, against the same time of the "
             "same episode without it (paired bootstrap, 95 % intervals in the JSON file):",
@@ -73,7 +76,9 @@ def markdown(results: Sequence[Mapping[str, Any]], about: str) -> str:
             ),
             "",
             "Recall of the monitor with its interval: "
-            + "; ".join(f"{fault} {_share(entry['monitor']['recall'])}" for fault, entry in r["faults"].items())
+            + "; ".join(
+                f"{fault} {_share(entry['monitor_whitened']['recall'])}" for fault, entry in r["faults"].items()
+            )
             + ".",
             "",
             verdict(r),
@@ -84,8 +89,12 @@ def markdown(results: Sequence[Mapping[str, Any]], about: str) -> str:
 
 def verdict(r: Mapping[str, Any]) -> str:
     """Whether the targets are met, and which one-step score detects better."""
-    alarms, faults = r["false_alarms"]["monitor"], r["faults"].values()
-    in_range, fast = (("met" if ok else "not met") for ok in (0.03 <= alarms["value"] <= 0.07, r["update_us"] <= 20))
+    alarms, faults = r["false_alarms"]["monitor_whitened"], r["faults"].values()
+    low, high = alarms["ci"]
+    in_range = "met" if 0.03 <= alarms["value"] <= 0.07 else "not met"
+    if in_range == "not met" and low <= 0.07 and high >= 0.03:
+        in_range = "neither shown nor excluded by so few episodes"
+    fast = "met" if r["update_us"] <= 20 else "not met"
     areas = {name: np.mean([entry[name]["auroc"]["value"] for entry in faults]) for name in SCORES}
     recalls = {name: np.mean([entry[name]["recall"]["value"] for entry in faults]) for name in r["false_alarms"]}
     return (
