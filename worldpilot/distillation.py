@@ -53,7 +53,6 @@ def dagger(
 ) -> Examples:
     """Examples of what the planner does under a reward, where it and the policies that `fit` makes of them come to."""
     parts: list[Examples] = []
-    planning = replace(planning, replan=artifact.spec.action.block)  # the policy decides once a model step
     first = FIRST_SEED + 10_000 * config.seed
     with closing(task(artifact.spec.task).world()) as world:
         if not isinstance(world, LeggedWorld):
@@ -68,29 +67,36 @@ def dagger(
 
 
 def label(setting: Setting, config: DaggerConfig, act: Act | None) -> Examples:
-    """One episode's examples: at every model step the history and the planner's first action.
+    """One episode's examples: at every model step the history and what the planner does.
 
     Args:
-        act: drives; None: the planner does.
+        setting: of the episode; a planner that drives follows its plans as long as it says.
+        config: how long the episode is.
+        act: drives, and the planner plans anew at every model step to say what it would do; None: the planner drives.
     """
     artifact, world = setting.artifact, setting.world
     spec, action = artifact.spec, artifact.spec.action
+    if act is not None:
+        setting = replace(setting, planning=replace(setting.planning, replan=action.block))
     planner, prior = Planner(setting, "ssr"), PriorAlone(setting)
     buffer = HistoryBuffer(action, max(spec.history - 1, 1))
     previous = np.zeros(action.control_dim, np.float32)
     seen, wanted, left = list[FloatArray](), list[FloatArray](), list[FloatArray]()
+    followed, since = previous, 0  # the plan's actions, and the step in which it was made
     world.reset(seed=setting.seed)
     for step in range(config.warm_up + config.steps):
-        latent = artifact.world_model.encode(world.observe().data[None])[0]
-        buffer.push(latent, previous)
+        state = world.observe().data
+        buffer.push(artifact.world_model.encode(state[None])[0], previous)
         if step < config.warm_up:
-            planner.watch(latent, previous)
-            control = prior.act(latent, previous)
+            planner.watch(state, previous)
+            control = prior.act(state, previous)
         else:
-            control = planner.act(latent, previous)
+            control = planner.act(state, previous)
+            if planner.plan is not None and planner.plan.actions is not followed:
+                followed, since = planner.plan.actions, step
             if (step - config.warm_up) % action.block == 0 and planner.plan is not None:
                 seen.append(buffer.history(spec.history).latents)
-                wanted.append(planner.plan.actions[0])
+                wanted.append(followed[(step - since) // action.block])
                 left = [] if act is None else list(action.controls(act(seen[-1])[None]))
             control = left.pop(0) if left else control
         previous = np.clip(control, action.low, action.high).astype(np.float32)

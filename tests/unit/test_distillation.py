@@ -1,14 +1,16 @@
 """What is collected for a policy: the planner's decisions where it, or the policy, comes to."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.support.tiny_legged import build
+from worldpilot import distillation
 from worldpilot.distillation import DaggerConfig, label
 from worldpilot.errors import InvalidInput
-from worldpilot.evaluation.controllers import Planning, Setting
+from worldpilot.evaluation.controllers import Planner, Planning, Setting
 from worldpilot.models.artifact import Artifact
 from worldpilot.sim.quadruped import Quadruped
 from worldpilot.types import FloatArray, RewardSpec, RewardTerm
@@ -53,6 +55,38 @@ def test_the_planner_drives_and_its_first_actions_are_the_labels(artifact: Artif
     np.testing.assert_allclose(told[3:].reshape(3, -1), made.actions, atol=1e-6)
     again = label(Setting(artifact, world, REWARD, PLANNING, seed=5), SHORT, None)
     np.testing.assert_array_equal(again.actions, made.actions)
+    world.close()
+
+
+def test_who_drives_sees_the_state_and_the_policy_the_latents(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an encoder that changes what it sees."""
+    encode = artifact.world_model.encode
+    monkeypatch.setattr(artifact.world_model, "encode", lambda observed: 3 * encode(observed))
+    world, seen = Driven(), list[FloatArray]()
+
+    class Watching(Planner):
+        def _remember(self, state: FloatArray, previous: FloatArray) -> Any:
+            seen.append(state)
+            return super()._remember(state, previous)
+
+    monkeypatch.setattr(distillation, "Planner", Watching)
+    made = label(Setting(artifact, world, REWARD, PLANNING, seed=5), SHORT, None)
+    assert len(seen) == 9
+    np.testing.assert_allclose(made.latents[-1, -1], 3 * encode(seen[7][None])[0], rtol=1e-6)
+    assert seen[0][artifact.spec.observation_names.index("height")] == pytest.approx(0.26, abs=0.03)
+    world.close()
+
+
+def test_a_plan_that_is_followed_longer_labels_all_that_is_done_of_it(artifact: Artifact) -> None:
+    world, config = Driven(), replace(SHORT, steps=12)
+    made = label(Setting(artifact, world, REWARD, replace(PLANNING, replan=6), seed=5), config, None)
+    told = np.stack(world.told)
+    np.testing.assert_allclose(told[3:].reshape(6, -1), made.actions, atol=1e-6)
+    first = label(Setting(artifact, world, REWARD, replace(PLANNING, replan=2), seed=5), config, None)
+    np.testing.assert_array_equal(first.actions[0], made.actions[0])
+    assert not np.array_equal(first.actions[1], made.actions[1])
     world.close()
 
 
