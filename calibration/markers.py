@@ -15,6 +15,7 @@ DICTIONARIES = tuple(sorted(name for name in vars(cv2.aruco) if name.startswith(
 TAGS = "DICT_APRILTAG_36H11"
 _AGREE = 0.4  # [pitches], how far a marker may lie from where its neighbour says
 _SMALLEST_MARKER = 12.0  # [px], of a side
+_LARGEST_WINDOW = 8  # [px] to each side of a corner: in larger ones lines are bent by the lens
 _FARTHEST = 3.0  # [px], from where a marker's finder has a corner to where it is
 
 
@@ -51,7 +52,7 @@ def refine(points: Floats, clear: float, image: GreyImage, ids: Ints, corners: F
         return Detection(np.empty(0, np.int64), np.empty((0, 2)))
     order = np.argsort(ids)
     ids, corners = ids[order], corners[order]
-    windows = np.clip(np.floor(clear * _local_scale(points[ids, :2], corners)), 2, 14).astype(int)
+    windows = np.clip(np.floor(clear * _local_scale(points[ids, :2], corners)), 2, _LARGEST_WINDOW).astype(int)
     h, w = image.shape
     # sharp images make cornerSubPix wander by 0.05 px: its gradients are of pixel pairs
     smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.0)
