@@ -8,8 +8,10 @@ from worldpilot.types import Alert, AlertLevel
 
 CHANNELS = {
     "surprise": "what the camera saw differed from what the model had predicted a moment before",
-    "drift": "where things are differed from what the model had predicted for now some time before",
+    "drift": "predictions had been worse than usual for some time",
+    "h_step": "where things are differed from what the model had predicted for now some time before",
     "disagreement": "the members of the model's ensemble disagreed about what comes next",
+    "spread": "what could be done next was less clear than usual: the proposals lay far apart",
 }
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from worldpilot.calibration.thresholds import CHANNELS
 from worldpilot.reasoning import explain
 from worldpilot.reasoning.expand import expand
 from worldpilot.reasoning.schema import QUESTIONS
@@ -20,7 +21,8 @@ def test_a_hold_is_explained_by_its_alert(scene):
 
 def test_a_caution_is_not_called_a_hold(scene):
     answer = explain.why_stopped(replace(scene, alert=replace(HOLD, level=AlertLevel.CAUTION, channel="drift")))
-    assert "slowed the robot down because of drift" in answer
+    assert "slowed the robot down because of drift: predictions had been worse than usual" in answer
+    assert set(explain.CHANNELS) == set(CHANNELS)
 
 
 def test_figures_that_are_missing_are_not_made_up(scene):
