@@ -1,7 +1,7 @@
 """What `monitor.py` measures on: recorded episodes that go well, and the same ones with one fault at a random time.
 
     python benchmarks/monitor_runs.py quadruped --shape 100 --calibration 500 --test 1005 --faulty 20
-    python benchmarks/monitor_runs.py push_t --shape 24 --calibration 100 --test 40 --faulty 10
+    python benchmarks/monitor_runs.py push_t --shape 24 --calibration 100 --test 80 --faulty 15
 
 A task's policies take turns and are the same in every part, in seeds that no training data have. An episode is kept as
 latents and controls. What is there already is not run again; --minutes stops after a while, to go on later.
