@@ -1,7 +1,7 @@
 """What is a recipe worth when data are scarce? The walker's dynamics from 250 to 8000 transitions.
 
     worldpilot collect walker --walk 520 --out build/scarce_data/data --seed 7000
-    python benchmarks/scarce_data.py --work build/scarce_data --json docs/results/scarce_data.json
+    python benchmarks/scarce_data.py --json docs/results/scarce_data.json --found models/recipe/walker.json
 
 Five recipes, on the same data:
 
@@ -15,7 +15,8 @@ An amount of data is the first episodes of a data seed that hold so many control
 three other data seeds, by validation episodes; those of ensemble and student at `RATIOS_AT` only, as multiples of
 the tuned ones, and kept at the other amounts. Losses are of test episodes, squared errors of the state in units of how
 much it changes in as many steps; the states' scales are the validation episodes', the same for all. A model's control
-is judged in the shipped artifact, whose predictor it replaces: encoder, readouts and prior are the artifact's own.
+is judged in the shipped artifact, whose predictor it replaces: encoder, readouts and prior are the artifact's own, and
+the planner, the reward and the gait that begins are those of `adaptation.py`.
 
 Everything that was computed lies below `--work`; stopped, or out of `--minutes`, and called again, it goes on.
 """
@@ -27,18 +28,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
+import adaptation
 import numpy as np
 import numpy.typing as npt
 import torch
-from scarce_data_page import HORIZONS, METHODS, draw, figures, page
+from scarce_data_page import HORIZONS, draw, figures, page
 
-from worldpilot.evaluation import asked as asking
-from worldpilot.evaluation.controllers import Kind, Planner, Planning
-from worldpilot.evaluation.locomotion import Trial, run_trial
+from worldpilot.evaluation.controllers import Planner
 from worldpilot.models.artifact import Artifact, zoo_path
 from worldpilot.models.data.episodes import EpisodeStore
 from worldpilot.models.data.windows import Frames
@@ -62,7 +62,7 @@ from worldpilot.sim.legged import LeggedWorld
 from worldpilot.sim.tasks import task
 from worldpilot.types import ActionSpec, FloatArray, History
 
-DATA = tuple(250 * 2**i for i in range(6))  # control steps
+DATA = (250, 500, 750, 1000, 2000, 4000, 8000)  # control steps
 SEEDS, TUNING = range(5), range(5, 8)  # of the data
 EPISODES, VALIDATION, TEST = 47, 40, 100  # of a data seed; behind them in the store, validation's and the test's
 MEMBERS = 8
@@ -74,9 +74,7 @@ TEACHING = Teaching(copies=16, state_noise=0.3, action_noise=0.3, share=0.75)
 GAIN = 0.02  # a step of the search that lowers the loss by less than this share is none: it is the seeds' noise
 LIMITS = {"steps": (50, 64_000)}
 RATIOS_AT, TRIED = 500, 4  # transitions; members of the ensembles that are tried
-CONTROLLED, CONTROL_SEEDS, CONTROL_EPISODES = (250, 1000, 4000), range(2), 10
-PLANNING = Planning(solver={"samples": 32, "refinements": 1}, proposals=32)
-ASKED = asking.load(Path(__file__).with_name("forward.json"))
+CONTROL_SEEDS, CONTROL_EPISODES = range(2), 5  # of the data; of the world, for each of them
 WIDTH = 64  # windows of the test that are predicted together, per member
 
 
@@ -355,7 +353,10 @@ def models(lab: Lab, amount: int) -> dict[str, Trained]:
         made[method] = Trained(predictor, groups_of(seeds, members))
 
     make("standard", 1)
-    make("tuned", 1)
+    if hyper["tuned"] == hyper["standard"]:
+        made["tuned"] = made["standard"]
+    else:
+        make("tuned", 1)
     make("ensemble", MEMBERS)
     make("distilled", 1, "ensemble")
     make("self-distilled", 1, "tuned")
@@ -405,20 +406,6 @@ class Replaced(OnnxWorldModel):
         return (states * self._step + self._zero).astype(np.float32)
 
 
-def planner(model: Replaced) -> Kind:
-    """The shipped planner with another model."""
-    return Kind("mpc", lambda setting: Planner(setting, "ssr", model), plans=True)
-
-
-def outcome(lab: Lab, world: LeggedWorld, kind: Kind, episode: int) -> dict[str, Any]:
-    """Return and fall of a policy in one episode. Nothing is earned after a fall."""
-    (asked,) = ASKED.rewards
-    done = run_trial(lab.artifact, world, ASKED, Trial(kind, asked, episode), PLANNING)
-    signals = {name: values[1:] for name, values in done.signals.items()}
-    earned = asking.mean(asked.quantity, signals, world.robot.signals) * len(done) / ASKED.steps
-    return {"return": earned, "fallen": bool(done.meta["fallen"])}
-
-
 # ---- the whole ----
 
 
@@ -439,7 +426,8 @@ class Kept:
 def settle(lab: Lab, amount: int) -> None:
     """Find the settings of one amount of data."""
     kept = Kept(lab.work / "kept" / f"settings-{amount}.json")
-    for name, of in (("standard", standard(lab, amount)), ("tuned", tuned(lab, amount))):
+    best = tuned(lab, amount)  # after which the journal holds both searches
+    for name, of in (("standard", standard(lab, amount)), ("tuned", best)):
         limit = [setting for setting in of.at_limit if setting != "weight_decay"]
         told = {"loss": of.loss, "trials": len(of.tried), "at_limit": limit}
         kept.values[name] = {"settings": asdict(settings(of.point)), **told}
@@ -465,23 +453,26 @@ def steer(lab: Lab, amount: int) -> None:
     kept = Kept(lab.work / "kept" / f"control-{amount}.json")
     if kept.values.setdefault("model_id", lab.artifact.spec.model_id) != lab.artifact.spec.model_id:
         raise SystemExit(f"{kept.file} was measured with another artifact; remove it")
-    trained, shipped = models(lab, amount), Kind("mpc", lambda setting: Planner(setting, "ssr"), plans=True)
+    trained = models(lab, amount)
     with closing(task("walker").world()) as world:
         assert isinstance(world, LeggedWorld)
-
-        def add(name: str, seed: int, kind: Kind) -> None:
+        walk = adaptation.Lab("walker", world, lab.work / "control", lab.work / "control")
+        for seed, (name, model) in product(CONTROL_SEEDS, [("shipped", None), *trained.items()]):
             there = kept.values.setdefault(name, {}).setdefault(str(seed), [])
             while len(there) < CONTROL_EPISODES:
                 lab.check_time()
-                there.append(outcome(lab, world, kind, seed * CONTROL_EPISODES + len(there)))
+                there.append(outcome(lab, walk, model, seed, seed * CONTROL_EPISODES + len(there)))
                 kept.save()
             print(amount, name, seed, np.mean([run["return"] for run in there]), flush=True)
 
-        for seed in CONTROL_SEEDS:
-            add("shipped", seed, shipped)
-            for method in METHODS:
-                model = trained[method]
-                add(method, seed, planner(Replaced(lab, members_of(model.predictor, list(model.groups[seed]), NET))))
+
+def outcome(lab: Lab, walk: adaptation.Lab, trained: Trained | None, data_seed: int, seed: int) -> dict[str, Any]:
+    """Return and fall of the planner in one episode, with the models of a data seed; None: with the artifact's."""
+    model = None
+    if trained is not None:
+        model = Replaced(lab, members_of(trained.predictor, list(trained.groups[data_seed]), NET))
+    done = walk.drive(lab.artifact, lambda setting: Planner(setting, "ssr", model), seed, None)
+    return {"return": walk.earn(done), "fallen": bool(done.meta["fallen"])}
 
 
 PARTS = {"settings": settle, "losses": judge, "control": steer}
@@ -507,7 +498,12 @@ def setting() -> dict[str, Any]:
         "tuning_seeds": len(TUNING),
         "validation_episodes": VALIDATION,
         "test_episodes": TEST,
-        "control": {"steps": ASKED.steps, "data_seeds": len(CONTROL_SEEDS), "episodes": CONTROL_EPISODES},
+        "control": {
+            "steps": adaptation.STEPS,
+            "begins": adaptation.BEGINS,
+            "data_seeds": len(CONTROL_SEEDS),
+            "episodes": CONTROL_EPISODES,
+        },
     }
 
 
@@ -519,14 +515,14 @@ def main() -> None:
     parser.add_argument("--amounts", type=int, nargs="+", choices=DATA, default=list(DATA))
     parser.add_argument("--minutes", type=float, default=float("inf"), help="after which it stops, to go on later")
     parser.add_argument("--json", type=Path, help="where the figures are written, with a page and plots beside it")
+    parser.add_argument("--found", type=Path, help="where the tuned settings are written, for `train dynamics --found`")
     args = parser.parse_args()
     torch.set_num_threads(1)
     lab = Lab(args.work, args.minutes)
     try:
         for part in args.parts:
             for amount in args.amounts:
-                if part != "control" or amount in CONTROLLED:
-                    PARTS[part](lab, amount)
+                PARTS[part](lab, amount)
     except OutOfTime:
         print("out of time; call again to go on", flush=True)
     if args.json:
@@ -535,6 +531,12 @@ def main() -> None:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
         args.json.with_suffix(".md").write_text(page(result))
         draw(result, args.json.with_suffix(".png"))
+    if args.found:
+        there = read(args.work, "settings")
+        entries = [{"transitions": amount, **kept["tuned"]["settings"]} for amount, kept in there.items()]
+        about = "the walker's dynamics, benchmarks/scarce_data.py"
+        told = {"about": about, "setting": asdict(SETTING), "model": NET.to_dict(), "found": entries}
+        args.found.write_text(json.dumps(told, indent=2) + "\n")
 
 
 if __name__ == "__main__":
