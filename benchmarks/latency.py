@@ -34,6 +34,7 @@ CONDITIONS = tuple((delay, told) for delay in DELAYS for told in sorted({0.0, de
 ENCODER_NOISE = 1e-4  # [m], standard deviation
 LONGEST = 0.12  # [s], of either delay of a recording
 EPISODES = 2  # of 30 s, a recording
+CHUNK = 10  # cases made at a time
 
 Kept = dict[str, Any]
 
@@ -250,10 +251,12 @@ def main() -> None:
     for seed in range(len(kept.get("recordings", [])), args.recordings):
         keep("recordings", run_recording(artifact, seed))
     names = [condition_name(*condition) for condition in CONDITIONS]
-    if any(len(kept.get(name, [])) < args.episodes for name in names):
-        cases = make_cases(TASK, "goal-image", "novel", args.episodes, SEED)
+    for first in range(0, args.episodes, CHUNK):
+        if all(len(kept.get(name, [])) >= min(first + CHUNK, args.episodes) for name in names):
+            continue
+        cases = make_cases(TASK, "goal-image", "novel", CHUNK, SEED + first)
         with closing(PushT(**made(None))) as world:
-            for index, case in enumerate(cases):
+            for index, case in enumerate(cases[: args.episodes - first], start=first):
                 for name, condition in zip(names, CONDITIONS, strict=True):
                     if len(kept.get(name, [])) <= index:
                         keep(name, run_case(artifact, world, case, index, *condition))

@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 
 from worldpilot.calibration.intervals import wilson
+from worldpilot.calibration.sysid import SysidConfig
 from worldpilot.cli.calibrate_system import identify
 from worldpilot.cli.collect import EXCITE, behave, record, source
 from worldpilot.models.data.episodes import Episode
+from worldpilot.sim.identify import PushTReplay, QuadrupedReplay
 from worldpilot.sim.tasks import task
 from worldpilot.system import System
 
@@ -40,6 +42,7 @@ NOISE = {  # standard deviation, by the beginning or the end of a name
 }  # fmt: skip
 TARGETS = {"mass": 0.02, "friction": 0.05, "payload": 0.02}  # of the truth; a payload's: of the trunk with it
 TRUNK = 4.7  # [kg]
+SOUGHT = {"push_t": PushTReplay.sought, "quadruped": QuadrupedReplay.sought}
 POSES_ONLY = "push_t, poses only"
 KINDS = ("push_t", POSES_ONLY, "quadruped")
 
@@ -85,11 +88,12 @@ def run(kind: str, seed: int) -> Kept:
     return {"true": true, "found": found.to_dict()}
 
 
-def summarise(kept: list[Kept]) -> dict[str, Any]:
+def summarise(kind: str, kept: list[Kept]) -> dict[str, Any]:
     """Errors of each parameter over all robots, of those that were said to be known; and how many were not."""
-    parameters = {}
+    parameters, sought = {}, SOUGHT[kind.partition(",")[0]]
     for name in kept[0]["true"]:
-        known = [k for k in kept if name in k["found"]["identified"]]
+        largest = SysidConfig().tolerance * sought[name].scale
+        known = [k for k in kept if k["found"]["parameters"][name]["std"] <= largest]
         figures: dict[str, Any] = {"n": len(kept), "identified": len(known)}
         if known:
             true = np.array([k["true"][name] for k in known])
@@ -170,7 +174,7 @@ def main() -> None:
                 args.record.parent.mkdir(parents=True, exist_ok=True)
                 args.record.write_text(json.dumps(kept))
                 print(kind, seed, kept[kind][-1]["true"], kept[kind][-1]["found"]["parameters"], flush=True)
-    kinds = {kind: summarise(kept[kind][: args.seeds]) for kind in KINDS if kept.get(kind)}
+    kinds = {kind: summarise(kind, kept[kind][: args.seeds]) for kind in KINDS if kept.get(kind)}
     args.results.mkdir(parents=True, exist_ok=True)
     (args.results / "sysid.json").write_text(json.dumps({"seed": SEED, "kinds": kinds}, indent=1) + "\n")
     (args.results / "sysid.md").write_text(page({"kinds": kinds}))

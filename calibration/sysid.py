@@ -19,6 +19,7 @@ Array = npt.NDArray[np.float64]
 Simulate = Callable[[Mapping[str, float]], list[Array]]  # parameters -> each segment's measurements, (T, C)
 
 _ROBUST = 3.0  # residuals beyond so many standard deviations count less
+_LOST = 2.0  # a segment whose residuals are beyond so many of them counts less: glancing contacts are chaotic
 _CONSISTENT = 0.3  # share of the apparent information that derivatives over two distances must agree on
 
 
@@ -56,8 +57,8 @@ class SysidConfig:
     """
 
     step: float = 0.04
-    tolerance: float = 0.1
-    rounds: int = 2
+    tolerance: float = 0.05
+    rounds: int = 3
 
     def __post_init__(self) -> None:
         if not (0 < self.step < 0.5 and self.tolerance > 0 and self.rounds >= 1):
@@ -130,8 +131,8 @@ def fit(
             loss="soft_l1",
             f_scale=_ROBUST,
             xtol=1e-3,
-            ftol=1e-3,
-            max_nfev=5 if left else 10,
+            ftol=1e-4,
+            max_nfev=4 if left else 10,
         ).x
     problem.weigh(x)
     return _judge(problem, x, channels, config)
@@ -170,7 +171,8 @@ class _Problem:
         return [(difference / self.sigma).ravel() for difference in self.differences(x)]
 
     def residuals(self, x: Array) -> Array:
-        return np.concatenate(self.split(x))
+        """All of them; of a segment that the simulator does not follow at all it does not count how far it strays."""
+        return np.concatenate([residuals * _shrunk(residuals) for residuals in self.split(x)])
 
     def derivatives(self, x: Array, steps: float) -> list[Array]:
         """Of each segment's residuals, (T * C, P), by differences over `steps` steps to each side."""
@@ -180,10 +182,16 @@ class _Problem:
             up[i], down[i] = min(x[i] + step, self._high[i]), max(x[i] - step, self._low[i])
             pairs = zip(self.split(up), self.split(down), strict=True)
             columns.append([(a - b) / (up[i] - down[i]) for a, b in pairs])
-        return [np.stack(parts, -1) for parts in zip(*columns, strict=True)]
+        shrunk = [_shrunk(residuals) for residuals in self.split(x)]
+        return [factor * np.stack(parts, -1) for factor, parts in zip(shrunk, zip(*columns, strict=True), strict=True)]
 
     def jacobian(self, x: Array) -> Array:
         return np.concatenate(self.derivatives(x, 1.0))
+
+
+def _shrunk(residuals: Array) -> float:
+    """By which a segment's residuals are multiplied, so that their mean square m becomes m / (1 + m / c²)."""
+    return float((1 + np.mean(residuals**2) / _LOST**2) ** -0.5)
 
 
 def _judge(problem: _Problem, x: Array, channels: Sequence[str], config: SysidConfig) -> Identified:
@@ -196,11 +204,11 @@ def _judge(problem: _Problem, x: Array, channels: Sequence[str], config: SysidCo
     information, apparent, outer = np.zeros((3, len(x), len(x)))
     derivatives = zip(problem.derivatives(x, 1.0), problem.derivatives(x, 2.0), strict=True)
     for residuals, (near, far) in zip(problem.split(x), derivatives, strict=True):
-        weight = (1 + (residuals / _ROBUST) ** 2) ** -0.5
+        weight = (1 + (_shrunk(residuals) * residuals / _ROBUST) ** 2) ** -0.5
         product = (near.T * weight) @ far
         information += (product + product.T) / 2
         apparent += (near.T * weight) @ near
-        gradient = ((near + far) / 2).T @ (weight * residuals)
+        gradient = ((near + far) / 2).T @ (weight * _shrunk(residuals) * residuals)
         outer += np.outer(gradient, gradient)
     n = len(problem.measured)
     values, axes = np.linalg.eigh(information)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from worldpilot.errors import InvalidInput
 from worldpilot.sim import gaits, geometry, legged, push_t
 from worldpilot.sim.experts import approach, follow, sample_push
-from worldpilot.sim.push_t import BLOCK_RANGE, PushT
+from worldpilot.sim.push_t import BLOCK_RANGE, PushT, clearance
 from worldpilot.sim.quadruped import ACTION, Quadruped
 from worldpilot.system import System
 
@@ -23,6 +23,7 @@ Array = npt.NDArray[np.float64]
 Columns = Mapping[str, npt.NDArray[np.floating]]  # name -> (T+1,)
 
 _STILL = 1e-3  # [m] a control step, below which nothing moves
+_CLEAR = 2e-3  # [m] between pusher and block at the start of a segment
 _PAUSE = 5  # control steps between hits; more than a delay
 
 
@@ -120,7 +121,9 @@ class PushTReplay:
         rests = np.flatnonzero(stands[:-1] & stands[1:]) + 2  # observations at which all has stood for two steps
         segments = []
         for begin, end in pairwise(map(int, rests)):
-            if moves[begin:end].any() and end - begin <= 40:
+            # Pressed against the block, the pusher would hold it by a force that positions do not tell.
+            clear = clearance(pusher[begin], block[begin]) > _CLEAR
+            if clear and moves[begin:end].any() and end - begin <= 40:
                 segments.append(
                     Segment(
                         {

@@ -22,7 +22,7 @@ TRUE = System("push_t", 0.052, 0.05, {"mass": 0.3, "friction": 0.4})
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("excited")
     TRUE.save(folder / "true.yaml")
-    command = ["collect", "push_t", "--excite", "1", "--steps", "300", "--workers", "1", "--out", str(folder / "data")]
+    command = ["collect", "push_t", "--excite", "1", "--steps", "450", "--workers", "1", "--out", str(folder / "data")]
     assert main([*command, "--system", str(folder / "true.yaml")]) == 0
     return folder / "data"
 
