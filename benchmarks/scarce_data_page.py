@@ -20,7 +20,7 @@ mpl.use("Agg")
 
 METHODS = ("standard", "tuned", "ensemble", "distilled", "self-distilled")
 HORIZONS = (1, 4, 8, 16)  # model steps at which losses are measured
-JUDGED = (1, 4)  # of them, at which data efficiency is: further ahead single members diverge, and a mean says little
+JUDGED = (1,)  # of them, at which data efficiency is: further ahead some members diverge, and a mean says little
 
 Kept = Mapping[int, Mapping[str, Any]]  # what was computed of each amount of data
 
@@ -266,6 +266,8 @@ def draw(result: Mapping[str, Any], file: Path) -> None:
     for axes in (losses, worth, members, steering):
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8)
+        else:
+            axes.set_visible(False)  # not measured
         axes.grid(alpha=0.3)
     figure.savefig(file, dpi=90)
     plt.close(figure)

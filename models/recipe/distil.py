@@ -23,7 +23,7 @@ class Teaching:
     """How the teacher's windows are made and weighed."""
 
     copies: int = 16  # of each window of the data, each changed in another way
-    state_noise: float = 1.0  # std of the states' change, in units of how much a model step changes them
+    state_noise: float = 0.3  # std of the states' change, in units of how much a model step changes them
     action_noise: float = 0.3  # std of the actions' change; actions lie in [-1, 1]
     share: float = 0.75  # of each batch of the student
 

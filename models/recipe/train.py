@@ -34,7 +34,7 @@ LONGEST = 32  # times as many steps as the search begins with are tried at most
 BATCH = 512
 FOUND = "recipe.json"
 # Multiples of the settings that suit a single member: docs/results/scarce_data.md says where they are from.
-ENSEMBLE = {"weight_decay": 0.5, "steps": 2.0}
+ENSEMBLE = {"weight_decay": 1.0, "steps": 1.0}
 STUDENT = {"weight_decay": 0.125, "steps": 2.0}
 
 
