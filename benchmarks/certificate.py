@@ -157,6 +157,12 @@ def figure(entry: Mapping[str, Any]) -> str:
     return f"{entry['value']:.4f} [{entry['ci'][0]:.4f}, {entry['ci'][1]:.4f}]"
 
 
+def ratio(row: Mapping[str, Any]) -> str:
+    """Bound to test loss, with what the test loss's interval makes of it."""
+    low, high = row["test"]["ci"]
+    return f"{row['ratio']:.2f} [{row['bound'] / high:.2f}, {row['bound'] / low:.2f}]"
+
+
 def markdown(result: Mapping[str, Any]) -> str:
     """The figures as a page."""
     held = [(name, loss, row) for name, part in result["shipped"].items() for loss, row in part["held_out"].items()]
@@ -175,7 +181,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|",
         *(
             f"| {name} | {row['steps']} | {row['n']} | {row['risk']:.4f} | **{row['bound']:.4f}** | "
-            f"{figure(row['test'])}, n = {row['test']['n']} | {row['ratio']:.2f} | {row['copy_risk']:.3f} |"
+            f"{figure(row['test'])}, n = {row['test']['n']} | {ratio(row)} | {row['copy_risk']:.3f} |"
             for name, _, row in held
         ),
         "",
@@ -192,7 +198,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         *(
             f"| {name} | {row['n']} | {row['dims']} | {row['bits']} bit | {row['risk_without']:.4f} | "
             f"{row['risk']:.4f} | **{row['bound']:.4f}** | {row['bound_sqrt']:.4f} | {figure(row['test'])} | "
-            f"{row['ratio']:.2f} |"
+            f"{ratio(row)} |"
             for name, row in small
         ),
         "",
