@@ -1,23 +1,16 @@
 """Fixtures that several test folders share."""
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from tests.support.scripts import load
+
 
 def support(name: str) -> ModuleType:
     """The module tests/support/<name>.py."""
-    path = Path(__file__).parent / "support" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load(Path(__file__).parent / "support" / f"{name}.py")
 
 
 @pytest.fixture(scope="session")

@@ -1,34 +1,24 @@
 """The adaptation benchmark: who drives sees the state, the joint breaks when it is said to, the figures are right."""
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.support.scripts import benchmark
 from tests.support.tiny_legged import build
 from worldpilot.models.artifact import Artifact
 from worldpilot.sim.planar import WALKER, Walker
 from worldpilot.types import FloatArray
 
-FILE = Path(__file__).resolve().parents[3] / "benchmarks" / "adaptation.py"
-
 
 @pytest.fixture(scope="module")
 def adaptation() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("adaptation", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["adaptation"] = module  # dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("adaptation")
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,7 @@
 """The benchmark of certificates, on the tiny artifact and episodes on disk: its ratios and its page are right."""
 
-import importlib.util
 import json
 import shutil
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,23 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.scripts import benchmark as load_benchmark
 from worldpilot.calibration import bounds
 from worldpilot.certification import certify
 from worldpilot.models.artifact import Artifact, update_manifest
 from worldpilot.models.data.episodes import Episode, EpisodeStore, EpisodeWriter
 
-FILE = Path(__file__).resolve().parents[3] / "benchmarks" / "certificate.py"
-
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("certificate_benchmark", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["certificate_benchmark"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("certificate")
 
 
 def write(folder: Path, first: int, count: int) -> EpisodeStore:

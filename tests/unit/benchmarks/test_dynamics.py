@@ -1,27 +1,19 @@
 """The comparison of dynamics: what has learned predicts better, and only the same held-out episodes are compared."""
 
-import importlib.util
 import json
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.support.scripts import benchmark
 from worldpilot.types import ActionSpec
-
-FILE = Path(__file__).resolve().parents[3] / "benchmarks" / "dynamics.py"
 
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("dynamics", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("dynamics")
 
 
 def test_what_has_learned_predicts_better(bench: ModuleType, joint: Any, monkeypatch: pytest.MonkeyPatch) -> None:

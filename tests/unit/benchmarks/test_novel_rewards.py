@@ -1,6 +1,5 @@
 """The table of novel rewards says what was measured."""
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -8,23 +7,18 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from tests.support.scripts import benchmark
 from worldpilot.evaluation import asked, locomotion
 from worldpilot.models.artifact import Artifact
 from worldpilot.models.data.episodes import Episode, EpisodeStore, EpisodeWriter
 from worldpilot.sim.quadruped import ROBOT
 
-FILE = Path(__file__).resolve().parents[3] / "benchmarks" / "novel_rewards.py"
 STEPS = 150
 
 
 @pytest.fixture(scope="module")
 def novel_rewards() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("novel_rewards", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("novel_rewards")
 
 
 def trot(behaviour: str, reward: str, seed: int, speed: float, period: int = 20) -> Episode:

@@ -1,25 +1,18 @@
 """The comparison of samplers: its distance is 0 for the data itself, and grows with what is wrong."""
 
-import importlib.util
 import json
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-FILE = Path(__file__).resolve().parents[3] / "benchmarks" / "samplers.py"
+from tests.support.scripts import benchmark
 
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("samplers", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("samplers")
 
 
 def test_every_sampler_of_a_prior_is_compared(bench: ModuleType, joint: Any, monkeypatch: pytest.MonkeyPatch) -> None:

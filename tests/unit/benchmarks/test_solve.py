@@ -1,26 +1,18 @@
 """The benchmark of a tick times every step, of tasks that are seen and of tasks that are measured."""
 
-import importlib.util
 import json
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from tests.support.scripts import benchmark
 from worldpilot.evaluation.controllers import Planning
 from worldpilot.models.artifact import Artifact
-
-FILE = Path(__file__).resolve().parents[3] / "benchmarks" / "solve.py"
 
 
 @pytest.fixture(scope="module")
 def solve() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("solve", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("solve")
 
 
 @pytest.mark.parametrize(("task", "artifact"), [("push_t", "tiny_artifact"), ("quadruped", "tiny_legged")])

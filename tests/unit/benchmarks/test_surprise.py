@@ -1,29 +1,19 @@
 """The surprise benchmark: faults do what they say, pairs differ by the fault alone, the page says what was found."""
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.support.scripts import benchmark
 from worldpilot.models.artifact import Artifact, zoo_path
 from worldpilot.sim.push_t import Appearance, PushT, clearance
-
-FILE = Path(__file__).resolve().parents[3] / "benchmarks" / "surprise.py"
 
 
 @pytest.fixture(scope="module")
 def surprise() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("surprise", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["surprise"] = module  # dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("surprise")
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,8 @@
 """`worldpilot language`, as a user types it."""
 
-import argparse
-import importlib
 import io
 import os
 import re
-import shlex
 import signal
 import socket
 import subprocess
@@ -18,19 +15,7 @@ import openai
 import psutil
 import pytest
 
-from worldpilot.cli.main import COMMANDS, main
-
-ROOT = Path(__file__).resolve().parents[3]
-FILE = ROOT / "docs" / "tutorials" / "instructions.md"
-SHELL = "\n".join(re.findall(r"```bash\n(.*?)```", FILE.read_text(), re.DOTALL)).replace("\\\n", " ")
-
-
-@pytest.mark.parametrize("line", [line for line in SHELL.splitlines() if line.startswith("worldpilot ")])
-def test_the_tutorials_commands_parse(line: str) -> None:
-    _, command, *arguments = shlex.split(line)
-    parser = argparse.ArgumentParser(exit_on_error=False)
-    importlib.import_module(COMMANDS[command][0]).add_arguments(parser)
-    parser.parse_args(arguments)
+from worldpilot.cli.main import main
 
 
 def arguments(babbler: Path, *more: str) -> list[str]:
