@@ -25,7 +25,7 @@ from worldpilot.calibration.intervals import bootstrap_mean
 from worldpilot.certification import PRIMARY, SCALE_SHARE, collect, of_seeds
 from worldpilot.cli.collect import behave, record, store_meta
 from worldpilot.models.artifact import Artifact, zoo_path
-from worldpilot.models.data.episodes import EpisodeStore, EpisodeWriter
+from worldpilot.models.data.episodes import DATASET_FILE, EpisodeStore, EpisodeWriter
 from worldpilot.models.recipe import subspace
 from worldpilot.sim.tasks import task as simulated
 
@@ -86,7 +86,7 @@ def by_n(losses: Sequence[float], complexity: float | None) -> list[list[float]]
 
 def weakened(name: str, episodes: int, seed: int, folder: Path) -> EpisodeStore:
     """Episodes of the task's first behaviour on a robot with the fault; those that are there are not made again."""
-    if not (folder / "dataset.json").is_file() or len(EpisodeStore(folder)) != episodes:
+    if not (folder / DATASET_FILE).is_file() or len(EpisodeStore(folder)) != episodes:
         behaviour, source = next(iter(simulated(name).behaviours.items()))
         world, controls = simulated(name).world(), source.make()
         with EpisodeWriter(folder, store_meta(name)) as writer:

@@ -60,12 +60,12 @@ class Calibration:
     @property
     def rms(self) -> float:
         """Root mean square distance between a corner and its prediction, of the views used in the fit [px]."""
-        return _rms(self.residuals)
+        return root_mean_square(self.residuals)
 
     @property
     def held_out_rms(self) -> float:
         """The same, each view told by intrinsics that were fitted without it [px]."""
-        return _rms(self.held_out)
+        return root_mean_square(self.held_out)
 
 
 def calibrate(views: Sequence[View], target: Target, model: str = AUTO) -> Calibration:
@@ -89,14 +89,14 @@ def calibrate(views: Sequence[View], target: Target, model: str = AUTO) -> Calib
     if not fits:
         raise InvalidInput(f"camera: no {' or '.join(names)} explains these views: are target and sides right?")
     most = max(len(fit[1]) for fit in fits.values())
-    least = min(_rms(fit[0].residuals) for fit in fits.values() if len(fit[1]) >= _SHARE * most)
+    least = min(root_mean_square(fit[0].residuals) for fit in fits.values() if len(fit[1]) >= _SHARE * most)
     fits = {
         name: fit
         for name, fit in fits.items()
-        if len(fit[1]) >= _SHARE * most and _rms(fit[0].residuals) <= _HOPELESS * least
+        if len(fit[1]) >= _SHARE * most and root_mean_square(fit[0].residuals) <= _HOPELESS * least
     }
     told = {name: _held_out(fit[0], [sight(view, target) for view in fit[1]]) for name, fit in fits.items()}
-    scores = {name: _rms(residuals) for name, residuals in told.items()}
+    scores = {name: root_mean_square(residuals) for name, residuals in told.items()}
     chosen = next(name for name in scores if scores[name] * _BETTER <= min(scores.values()))
     solved, kept, reasons, removed = fits[chosen]
     result = Calibration(
@@ -234,5 +234,6 @@ def _held_out(solved: Bundle, sights: Sequence[Sight]) -> list[Floats]:
     return told
 
 
-def _rms(residuals: Sequence[Floats]) -> float:
+def root_mean_square(residuals: Sequence[Floats]) -> float:
+    """Root mean square length of residuals (n, 2), of several views."""
     return float(np.sqrt((np.concatenate(residuals) ** 2).sum(1).mean()))

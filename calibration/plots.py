@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from worldpilot.calibration.camera import Calibration, projection_std
+from worldpilot.calibration.camera import Calibration, projection_std, root_mean_square
 from worldpilot.calibration.coverage import GRID
 from worldpilot.calibration.hand_eye import HandEye
 from worldpilot.calibration.intrinsics import Floats, Intrinsics
@@ -56,7 +56,7 @@ def errors_by_view(calibration: Calibration) -> Figure:
         (-0.2, calibration.residuals, _GOOD, "in the fit"),
         (0.2, calibration.held_out, "#e08a1e", "held out"),
     ):
-        axes.bar(at + shift, [_rms(r) for r in sets], 0.4, color=colour, label=label)
+        axes.bar(at + shift, [root_mean_square([r]) for r in sets], 0.4, color=colour, label=label)
     axes.axhline(calibration.held_out_rms, color=_QUIET, ls="--", lw=1)
     axes.set_xticks(at, names, rotation=90, fontsize=6 if len(names) > 40 else 8)
     axes.set_ylabel("reprojection error [px]")
@@ -138,7 +138,3 @@ def _canvas(size: tuple[int, int]) -> tuple[Figure, Axes]:
     axes = figure.subplots()
     axes.set(xlim=(0, size[0]), ylim=(size[1], 0), aspect="equal", xlabel="u [px]", ylabel="v [px]")
     return figure, axes
-
-
-def _rms(residuals: Floats) -> float:
-    return float(np.sqrt((residuals**2).sum(1).mean()))

@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 from worldpilot.calibration import plots
-from worldpilot.calibration.camera import Calibration, projection_std
+from worldpilot.calibration.camera import Calibration, projection_std, root_mean_square
 from worldpilot.calibration.coverage import Coverage
 from worldpilot.calibration.hand_eye import HandEye, quaternion
 from worldpilot.calibration.robot_poses import Pairs
@@ -49,8 +49,8 @@ def camera_figures(result: Calibration, target: Target, covered: Coverage) -> di
         "views": {
             view.name: {
                 "corners": len(view.detection.ids),
-                "rms_px": _rms(result.residuals[i]),
-                "held_out_px": _rms(result.held_out[i]),
+                "rms_px": root_mean_square([result.residuals[i]]),
+                "held_out_px": root_mean_square([result.held_out[i]]),
                 "blur_px": view.blur,
             }
             for i, view in enumerate(result.views)
@@ -170,7 +170,7 @@ def hand_eye_figures(result: HandEye, pairs: Pairs, target: Target) -> dict[str,
         "covariance": result.covariance.tolist(),
         "residual_rms": {"translation_m": rms[0], "rotation_rad": rms[1]},
         "robot_noise": {"translation_m": result.robot_noise[0], "rotation_rad": result.robot_noise[1]},
-        "reprojection_px": _rms(np.concatenate(pairs.residuals)),
+        "reprojection_px": root_mean_square(pairs.residuals),
         "poses": [pairs.names[i] for i in result.used],
         "dropped": pairs.dropped | {pairs.names[i]: reason for i, reason in result.dropped.items()},
     }
@@ -246,10 +246,6 @@ def _frames(result: HandEye) -> tuple[str, str]:
 
 def _zip(pose: Mapping[str, Any], name: str) -> Sequence[tuple[float, float]]:
     return list(zip(pose[name], pose[f"std_{name}"], strict=True))
-
-
-def _rms(residuals: Any) -> float:
-    return float(np.sqrt((residuals**2).sum(1).mean()))
 
 
 def _render(

@@ -11,7 +11,7 @@ import numpy as np
 from worldpilot.calibration import bounds, certificate
 from worldpilot.errors import InvalidInput
 from worldpilot.models.artifact import Artifact
-from worldpilot.models.data.episodes import EpisodeStore
+from worldpilot.models.data.episodes import DATASET_FILE, EpisodeStore
 
 SCALE_SHARE = 0.2  # of the seeds, drawn by their hash, gives the losses a scale; the others give the bounds
 PRIMARY = certificate.LOSSES[0]
@@ -93,7 +93,7 @@ def collect(task: str, counts: Mapping[str, int], seed: int, folder: Path, worke
 
 
 def _number(folder: Path, behaviour: str) -> int:
-    if not (folder / "dataset.json").is_file():
+    if not (folder / DATASET_FILE).is_file():
         return 0
     return sum(meta["behaviour"] == behaviour for meta in EpisodeStore(folder).metas)
 

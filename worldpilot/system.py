@@ -57,6 +57,12 @@ class System:
         """The same without delays."""
         return replace(self, control_delay=0.0, camera_delay=0.0)
 
+    @property
+    def described(self) -> dict[str, Any]:
+        """Delays and parameters, as a file says them."""
+        delays = {"control": self.control_delay, "camera": self.camera_delay}
+        return {"delays": delays, "parameters": dict(self.parameters)}
+
     @staticmethod
     def load(path: Path, task: str | None = None) -> "System":
         """Read a file.
@@ -94,13 +100,7 @@ class System:
 
     def save(self, path: Path) -> None:
         """Write it to a file, whose folder is made if missing."""
-        delays = {"control": self.control_delay, "camera": self.camera_delay}
-        data = {
-            "task": self.task,
-            "delays": delays,
-            "parameters": dict(self.parameters),
-            "measured": dict(self.measured),
-        }
+        data = {"task": self.task, **self.described, "measured": dict(self.measured)}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump(_shortened(data), sort_keys=False, default_flow_style=None, width=110))
 

@@ -113,7 +113,7 @@ def load_predictor(artifact: Artifact) -> Dynamics:
         raise ArtifactError(f"{where}: only a predictor of `worldpilot train dynamics` can be adapted")
     predictor = dynamics(DynamicsConfig(**sizes))
     predictor.scale.copy_(torch.tensor(json.loads(told["scale"])))
-    weights = {weight.name: weight for weight in _weights(graph.graph)}
+    weights = {weight.name: weight for weight in constants(graph.graph)}
     with torch.no_grad():
         for name, parameter in predictor.named_parameters():
             found = [weight for key, weight in weights.items() if key.endswith(f"predictor.{name}")]
@@ -123,13 +123,13 @@ def load_predictor(artifact: Artifact) -> Dynamics:
     return predictor.eval()
 
 
-def _weights(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+def constants(graph: onnx.GraphProto) -> Iterator[TensorProto]:
     """The constants of a graph and of the bodies of its loops."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _weights(attribute.g)
+                yield from constants(attribute.g)
 
 
 def fine_tune(

@@ -149,7 +149,7 @@ def train_dynamics(
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     train_index, held_index = store.split()
-    before = (sizes.get("history", SIZED[kind].history if kind in SIZED else 1) - 1) * spec.block
+    before = padding(kind, sizes, spec)
     frames, held = Frames.load(store, train_index, before), Frames.load(store, held_index, before)
     nets = scaled(store, frames, spec, config, kind, sizes)
     if predictor is not None:
@@ -312,6 +312,12 @@ def auroc(scores: FloatArray, labels: FloatArray) -> float | None:
         return None
     ranks = rankdata(scores)[labels > 0.5].sum()
     return round(float((ranks - positive * (positive + 1) / 2) / (positive * negative)), 4)
+
+
+def padding(kind: str, sizes: Mapping[str, int], spec: ActionSpec) -> int:
+    """Control steps by which an episode's first history reaches back before it, for `Frames.load`."""
+    known = SIZED[kind].history if kind in SIZED else 1  # an unknown kind is refused by `scaled`
+    return (sizes.get("history", known) - 1) * spec.block
 
 
 def scaled(

@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from onnx import TensorProto, numpy_helper
+from onnx import numpy_helper
 from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
 from worldpilot.errors import ArtifactError, InvalidInput
 from worldpilot.models.artifact import Artifact
 from worldpilot.models.data.episodes import EpisodeStore
-from worldpilot.models.dynamics.adapt import load_predictor
+from worldpilot.models.dynamics.adapt import constants, load_predictor
 from worldpilot.models.onnx_model import OnnxWorldModel
 from worldpilot.models.world_model.networks import Predictor, WorldModelConfig
 
@@ -135,7 +135,7 @@ def predictor(artifact: Artifact) -> nn.Module:
     if "dynamics" in artifact.manifest["provenance"]:
         return load_predictor(artifact)
     spec, graph = artifact.spec, onnx.load(artifact.path / artifact.manifest["graphs"]["predictor"]["file"])
-    found = {w.name.rpartition("predictor.")[2]: w for w in _constants(graph.graph) if "predictor." in w.name}
+    found = {w.name.rpartition("predictor.")[2]: w for w in constants(graph.graph) if "predictor." in w.name}
     weights = {name: torch.from_numpy(numpy_helper.to_array(weight).copy()) for name, weight in found.items()}
     try:
         members, _, hidden = weights["input.weight"].shape
@@ -294,15 +294,6 @@ def _descend(
         loss.backward()
         optimiser.step()
         schedule.step()
-
-
-def _constants(graph: onnx.GraphProto) -> Iterator[TensorProto]:
-    """Of a graph and of the bodies of its loops."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _constants(attribute.g)
 
 
 def _model(counts: npt.NDArray[np.int64]) -> Any:

@@ -18,8 +18,8 @@ import torch
 from worldpilot.errors import InvalidInput, UnknownName
 from worldpilot.models.data.episodes import EpisodeStore
 from worldpilot.models.data.windows import Frames
-from worldpilot.models.dynamics.networks import SIZED, Dynamics, DynamicsConfig, StepDynamics
-from worldpilot.models.dynamics.train import DynamicsNets, DynamicsTrainConfig, scaled, train_dynamics
+from worldpilot.models.dynamics.networks import Dynamics, DynamicsConfig, StepDynamics
+from worldpilot.models.dynamics.train import DynamicsNets, DynamicsTrainConfig, padding, scaled, train_dynamics
 from worldpilot.models.recipe.distil import Teaching, teach
 from worldpilot.models.recipe.ensemble import Diverged, Hyper, Indices, Member, Sequences, Setting, fit
 from worldpilot.models.recipe.search import Point, search
@@ -107,8 +107,7 @@ class _Lab:
         store: EpisodeStore, spec: ActionSpec, config: DynamicsTrainConfig, kind: str, sizes: Mapping[str, int]
     ) -> "_Lab":
         index, _ = store.split()
-        before = (sizes.get("history", SIZED[kind].history if kind in SIZED else 1) - 1) * spec.block
-        frames = Frames.load(store, index, before)
+        frames = Frames.load(store, index, padding(kind, sizes, spec))
         nets = scaled(store, frames, spec, config, kind, sizes)
         ahead = nets.config.horizon
         if isinstance(nets.predictor, StepDynamics):

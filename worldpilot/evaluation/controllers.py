@@ -61,7 +61,8 @@ class Planning:
     def of(cls, task_name: str) -> "Planning":
         """As the task's graph plans; where a task has none, the defaults."""
         try:
-            mpc, prior = (graph.load().settings(task_name, node) for node in ("mpc", "action_prior"))
+            described = graph.load()
+            mpc, prior = (described.settings(task_name, node) for node in ("mpc", "action_prior"))
         except UnknownName:
             return cls()
         standing = mpc.get("standing_reward")

@@ -81,8 +81,7 @@ def run_trials(
             raise InvalidInput(f"evaluate: {artifact.spec.task} has no legged robot; use another --protocol")
         meta = _meta(artifact, protocol, planning, world)
         if system is not None:
-            delays = {"control": system.control_delay, "camera": system.camera_delay}
-            meta["system"] = {"delays": delays, "parameters": dict(system.parameters)}
+            meta["system"] = system.described
         done = {} if record is None else _recorded(record, meta)
         for index, trial in enumerate(trials):
             if trial.key not in done:

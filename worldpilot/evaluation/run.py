@@ -98,15 +98,10 @@ def evaluate(
         "goals": goals if protocol == "task" else "25 control steps ahead in a fresh episode",
         "seed": seed,
         "planner": {"replan": replan, "shrink": shrink, "solver": dict(solver or {}), **late},
-        **({} if system is None else {"system": _described(system)}),
+        **({} if system is None else {"system": system.described}),
         "model_id": artifact.spec.model_id,
         "policies": {name: tally.to_dict() for name, tally in tallies.items()},
     }
-
-
-def _described(system: System) -> dict[str, Any]:
-    delays = {"control": system.control_delay, "camera": system.camera_delay}
-    return {"delays": delays, "parameters": dict(system.parameters)}
 
 
 def _run(
