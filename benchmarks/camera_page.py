@@ -81,7 +81,7 @@ def _aims(groups: Mapping[str, Any]) -> list[str]:
         for setup in SETUPS:
             if setup in g:
                 ours = g[setup]["ours"]
-                place, turn = ours["mm"]["value"] <= PLACE, ours["degrees"]["value"] <= TURN
+                place, turn = ours["mm"]["ci"][1] <= PLACE, ours["degrees"]["ci"][1] <= TURN
                 words.append(
                     f"{setup}: ≤ {PLACE} mm {'met' if place else 'not met'}, ≤ {TURN}° {'met' if turn else 'not met'}."
                 )

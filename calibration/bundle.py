@@ -1,7 +1,7 @@
 """Least squares over a camera's intrinsics and the poses of a flat target: Levenberg-Marquardt on the Schur complement.
 
 The poses are eliminated from the normal equations, so a step costs what the few intrinsics cost, however many views
-there are, and the reduced matrix is the inverse covariance of the intrinsics.
+there are. What is left of a view's equations says what leaving it out would change, and so how sure the solution is.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,8 @@ class Bundle:
         intrinsics: of the camera.
         poses: (V, 6), rotation vector and place [m] of the target in each view.
         residuals: a view each, (n, 2) [px], predicted minus seen.
-        covariance: (P, P) of the intrinsics' parameters, of residuals with the spread that was found.
+        covariance: (P, P) of the intrinsics' parameters, by leaving out each view (jackknife): corners of one view err
+            alike, those of small and slanted views by more than others.
         sigma: that spread, of one coordinate [px].
     """
 
@@ -72,8 +73,7 @@ def solve(start: Intrinsics, poses: Floats, sights: Sequence[Sight], *, robust: 
             if settled:
                 break
     sigma = spread(equations.residuals)
-    covariance = (np.linalg.pinv(equations.reduced(0.0)[0], hermitian=True) * sigma**2).astype(np.float64)
-    return Bundle(camera, poses, equations.residuals, covariance, sigma)
+    return Bundle(camera, poses, equations.residuals, _jackknife(equations), sigma)
 
 
 def start(model: str, size: tuple[int, int], sights: Sequence[Sight]) -> tuple[Intrinsics, Floats]:
@@ -143,29 +143,29 @@ def refine_pose(camera: Intrinsics, pose: Floats, sight: Sight) -> tuple[Floats,
 
 @dataclass(frozen=True)
 class _Equations:
-    """Normal equations, with a view's pose block each."""
+    """Normal equations, a view's block each."""
 
-    a: Floats  # (P, P)
+    a: Floats  # (V, P, P)
     b: Floats  # (V, P, 6)
     c: Floats  # (V, 6, 6)
-    g: Floats  # (P,)
+    g: Floats  # (V, P)
     h: Floats  # (V, 6)
     cost: float
     residuals: tuple[Floats, ...]
 
     def reduced(self, damping: float) -> tuple[Floats, Floats, Floats]:
-        """The intrinsics' matrix (P, P) and right side (P,) without the poses, and C⁻¹ (V, 6, 6)."""
+        """The intrinsics' matrices (V, P, P) and right sides (V, P) without the poses, and C⁻¹ (V, 6, 6)."""
         inverse = np.linalg.inv(self.c + damping * self.c * np.eye(6)).astype(np.float64)
         through = self.b @ inverse
-        matrix = self.a + damping * np.diag(np.diag(self.a)) - np.einsum("vpi,vqi->pq", through, self.b)
-        return matrix, self.g - np.einsum("vpi,vi->p", through, self.h), inverse
+        matrices = self.a + damping * self.a * np.eye(self.a.shape[1]) - through @ self.b.swapaxes(1, 2)
+        return matrices, self.g - np.einsum("vpi,vi->vp", through, self.h), inverse
 
 
 def _normal_equations(camera: Intrinsics, poses: Floats, sights: Sequence[Sight], delta: float) -> _Equations:
     free = len(camera.parameters)
-    a, g, cost = np.zeros((free, free)), np.zeros(free), 0.0
-    b, c, h = np.empty((len(sights), free, 6)), np.empty((len(sights), 6, 6)), np.empty((len(sights), 6))
-    residuals = []
+    n, cost, residuals = len(sights), 0.0, []
+    a, b, c = np.empty((n, free, free)), np.empty((n, free, 6)), np.empty((n, 6, 6))
+    g, h = np.empty((n, free)), np.empty((n, 6))
     for v, (points, corners) in enumerate(sights):
         pixels, by_parameters, by_pose = camera.jacobian(points, poses[v])
         residual = pixels - corners
@@ -175,21 +175,29 @@ def _normal_equations(camera: Intrinsics, poses: Floats, sights: Sequence[Sight]
         cost += float((weight * length * (length - 0.5 * weight * length)).sum())  # Huber's, of any delta
         root = np.repeat(np.sqrt(weight), 2)
         r, jp, jx = residual.ravel() * root, by_parameters * root[:, None], by_pose * root[:, None]
-        a += jp.T @ jp
-        g -= jp.T @ r
-        b[v], c[v], h[v] = jp.T @ jx, jx.T @ jx, -jx.T @ r
+        a[v], b[v], c[v] = jp.T @ jp, jp.T @ jx, jx.T @ jx
+        g[v], h[v] = -jp.T @ r, -jx.T @ r
     return _Equations(a, b, c, g, h, cost if np.isfinite(cost) else np.inf, tuple(residuals))
 
 
 def _step(camera: Intrinsics, poses: Floats, equations: _Equations, damping: float) -> tuple[Floats, Floats] | None:
     try:
-        matrix, right, inverse = equations.reduced(damping)
-        change = np.linalg.solve(matrix, right)
+        matrices, rights, inverse = equations.reduced(damping)
+        change = np.linalg.solve(matrices.sum(0), rights.sum(0))
     except np.linalg.LinAlgError:
         return None
     moved = poses + np.einsum("vij,vj->vi", inverse, equations.h - np.einsum("vpi,p->vi", equations.b, change))
     parameters = (np.array(camera.parameters) + change).astype(np.float64)
     return (parameters, moved) if np.isfinite(parameters).all() and np.isfinite(moved).all() else None
+
+
+def _jackknife(equations: _Equations) -> Floats:
+    """(P, P): the spread of the solutions that leave out a view each, in one step from the one that has all."""
+    matrices, rights, _ = equations.reduced(0.0)
+    whole, n = matrices.sum(0), len(matrices)
+    moves = np.array([np.linalg.pinv(whole - m, hermitian=True) @ r for m, r in zip(matrices, rights, strict=True)])
+    moves -= moves.mean(0)
+    return (n - 1) / n * moves.T @ moves
 
 
 def spread(residuals: Sequence[Floats]) -> float:

@@ -6,6 +6,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 import numpy.typing as npt
+from scipy.special import erf
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -15,8 +16,11 @@ DICTIONARIES = tuple(sorted(name for name in vars(cv2.aruco) if name.startswith(
 TAGS = "DICT_APRILTAG_36H11"
 _AGREE = 0.4  # [pitches], how far a marker may lie from where its neighbour says
 _SMALLEST_MARKER = 12.0  # [px], of a side
-_LARGEST_WINDOW = 8  # [px] to each side of a corner: in larger ones lines are bent by the lens
+_LARGEST_WINDOW = 8  # [px] to each side of a corner: in larger ones the lens bends lines too much
 _FARTHEST = 3.0  # [px], from where a marker's finder has a corner to where it is
+_EDGE = 1.25  # [px], usual width of an edge (standard deviation) once it is smoothed
+_CROSSING = 0.2  # sine of the angle between two lines, below which they say nothing
+_MOST_BENT = 0.2  # [px], by which bent lines shift a corner
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,48 @@ def refine(points: Floats, clear: float, image: GreyImage, ids: Ints, corners: F
         found = cv2.cornerSubPix(smooth, start, (int(window), int(window)), (-1, -1), criteria)
         refined[chosen] = found.reshape(-1, 2)
         kept |= chosen & (np.linalg.norm(refined - corners, axis=1) <= min(window, _FARTHEST))
-    return Detection(ids[kept], refined[kept])
+    return Detection(ids[kept], unbend(points[ids[kept], :2], refined[kept], windows[kept]))
+
+
+def unbend(board: Floats, corners: Floats, windows: Ints) -> Floats:
+    """Where corners are (n, 2) [px] that were found in windows (n,) [px to each side] in which a lens bends the lines.
+
+    Found is the point that all gradients look past. Of a line p + t s + k s²/2 it misses p by -k <s²>/2, the mean being
+    over the window. The curvature k shows in a corner's neighbours on its line `board` (n, 2) [m]; where there is none
+    to one side, it is that of the one to the other.
+    """
+    normals, misses = np.zeros((2, *corners.shape)), np.zeros((2, len(corners)))
+    for axis in (0, 1):
+        along = board[None, :, axis] - board[:, None, axis]
+        far = np.where(np.abs(board[None, :, 1 - axis] - board[:, None, 1 - axis]) < 1e-9, np.abs(along), np.inf)
+        ahead, behind = (np.where(side > 1e-9, far, np.inf) for side in (along, -along))
+        after, before = ahead.argmin(1), behind.argmin(1)
+        last, first = np.isinf(ahead.min(1)), np.isinf(behind.min(1))
+        after[last & ~first], before[first & ~last] = before[last & ~first], after[first & ~last]
+        steps = np.stack([corners[after] - corners, corners - corners[before]])  # along the line, but at its ends
+        lengths = np.linalg.norm(steps, axis=2).clip(1e-9)
+        units = steps / lengths[..., None]
+        inside = ~(first | last)
+        curvature = np.where(inside[:, None], 2 * (units[0] - units[1]) / lengths.sum(0)[:, None], 0.0)
+        ends = first ^ last
+        curvature[ends] = curvature[after[ends]]
+        tangent = np.where(inside[:, None], units.sum(0), units[0])
+        tangent /= np.linalg.norm(tangent, axis=1, keepdims=True).clip(1e-9)
+        normals[axis] = np.stack([-tangent[:, 1], tangent[:, 0]], 1)
+        misses[axis] = (normals[axis] * curvature).sum(1) * _mean_square(tangent, windows) / 2
+    crossing = np.abs(np.linalg.det(normals.swapaxes(0, 1))) > _CROSSING
+    shift = np.linalg.solve(normals.swapaxes(0, 1)[crossing], misses.T[crossing, :, None])[..., 0]
+    straight = corners.copy()
+    straight[crossing] += np.where(np.linalg.norm(shift, axis=1, keepdims=True) < _MOST_BENT, shift, 0.0)
+    return straight
+
+
+def _mean_square(tangent: Floats, windows: Ints) -> Floats:
+    """<s²> (n,) [px²] along a line through a window's centre, by `cornerSubPix`'s weights and the squared gradients."""
+    reach = windows / np.abs(tangent).max(1).clip(0.5)
+    s = reach[:, None] * np.linspace(0, 1, 33)[1:]
+    weights = np.exp(-((s / windows[:, None]) ** 2)) * erf(s / (np.sqrt(2) * _EDGE)) ** 2  # at a corner they vanish
+    return (weights * s**2).sum(1) / weights.sum(1)
 
 
 def find_markers(image: GreyImage, family: str, border: int, constants: tuple[int, ...] = (7,)) -> tuple[Ints, Floats]:

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from worldpilot.calibration import markers
 from worldpilot.calibration.targets import AprilGrid, Charuco, Target, from_dict, load
 from worldpilot.calibration.views import edge_blur
 from worldpilot.cli.calibrate_practice import pattern
@@ -80,6 +81,25 @@ def test_corners_are_found_to_fractions_of_a_pixel(target: Target, studio: Studi
     assert np.sqrt(np.median(lengths**2)) < 0.04
     assert np.quantile(lengths, 0.98) < 0.15
     assert np.linalg.norm(np.concatenate(missed).mean(0)) < 0.01  # no bias
+
+
+def test_lines_that_a_lens_bends_do_not_draw_corners_outward(monkeypatch: pytest.MonkeyPatch) -> None:
+    fisheye = Lens((960, 600), 380.0, 381.0, 485.0, 296.0, "equidistant", (0.03, -0.01, 0.004, -0.001))
+    grid = AprilGrid()
+    studio, rng = Studio(fisheye, Light(noise=0.0)), np.random.default_rng(3)
+    waved, outward = poses(fisheye, pattern(grid), rng, tilt=30), {"as found": [], "unbent": []}
+    for pose in (next(waved) for _ in range(5)):
+        image = studio.picture(pattern(grid), pose, rng)
+        for how, off in outward.items():
+            with monkeypatch.context() as patch:
+                if how == "as found":
+                    patch.setattr(markers, "unbend", lambda board, corners, windows: corners)
+                found = grid.detect(image)
+            true = fisheye.project(grid.points[found.ids] @ pose[:3, :3].T + pose[:3, 3])
+            away = true - [fisheye.cx, fisheye.cy]
+            off += (((found.corners - true) * away).sum(1) / np.linalg.norm(away, axis=1)).tolist()
+    assert np.mean(outward["as found"]) > 0.003
+    assert abs(np.mean(outward["unbent"])) < 0.4 * np.mean(outward["as found"])
 
 
 def test_another_board_is_not_taken_for_it(target: Target, studio: Studio, lens: Lens) -> None:
