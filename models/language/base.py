@@ -1,6 +1,6 @@
 """What the parts of language decoding say to each other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, Self
@@ -16,6 +16,10 @@ class GrammarState(Protocol):
 
     def mask(self) -> BoolArray:
         """The tokens that may come next, of shape (V,). Once `finished`, only end tokens may."""
+        ...
+
+    def bias(self) -> Mapping[int, float]:
+        """What is added to the logits of some of these tokens: the text's law is the model's own but for that."""
         ...
 
     def accepts(self, tokens: Sequence[int]) -> int:

@@ -28,20 +28,23 @@ class JsonGrammar:
     Args:
         schema: JSON schema; llguidance supports most of draft 2020-12.
         tokenizer: of the model that generates.
+        bias: beginnings of texts, and what is added to the logit of a token that makes a text begin so.
 
     Raises:
         InvalidInput: llguidance cannot compile the schema.
     """
 
-    def __init__(self, schema: Mapping[str, Any], tokenizer: Vocabulary) -> None:
+    def __init__(
+        self, schema: Mapping[str, Any], tokenizer: Vocabulary, bias: Mapping[str, float] | None = None
+    ) -> None:
         self._tokenizer = tokenizer
+        self._bias = {start.encode(): value for start, value in (bias or {}).items()}
         options: Any = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
         self._grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=options)
         self._compile()
 
     def start(self) -> "JsonState":
-        end = frozenset(self._tokenizer.llguidance().eos_tokens)
-        return JsonState(self._matcher.deep_copy(), self._tokenizer.vocab_size, end)
+        return JsonState(self._matcher.deep_copy(), self._tokenizer, self._bias)
 
     def _compile(self) -> None:
         self._matcher = LLMatcher(self._tokenizer.llguidance(), self._grammar)
@@ -49,7 +52,7 @@ class JsonGrammar:
             raise InvalidInput(f"grammar: the schema cannot be compiled: {self._matcher.get_error()}")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_tokenizer": self._tokenizer, "_grammar": self._grammar}
+        return {"_tokenizer": self._tokenizer, "_grammar": self._grammar, "_bias": self._bias}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -59,9 +62,11 @@ class JsonGrammar:
 class JsonState:
     """Where a text stands in a `JsonGrammar`. An end token may follow a complete text, and nothing may follow it."""
 
-    def __init__(self, matcher: LLMatcher, vocab_size: int, end: frozenset[int]) -> None:
-        self._matcher, self._vocab_size, self._end = matcher, vocab_size, end
-        self._taken = 0
+    def __init__(self, matcher: LLMatcher, tokenizer: Vocabulary, bias: Mapping[bytes, float]) -> None:
+        self._matcher, self._tokenizer, self._bias = matcher, tokenizer, bias
+        self._guide, self._vocab_size = tokenizer.llguidance(), tokenizer.vocab_size
+        self._end = frozenset(self._guide.eos_tokens)
+        self._taken: list[int] = []
         self._ended = False  # by an end token, which the matcher has not seen
 
     def mask(self) -> BoolArray:
@@ -72,6 +77,19 @@ class JsonState:
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         # Zeros fill up: a model may have more columns than its tokenizer tokens.
         return np.unpackbits(bits, count=self._vocab_size, bitorder="little").view(np.bool_)
+
+    def bias(self) -> Mapping[int, float]:
+        added: dict[int, float] = {}
+        for start, value in self._bias.items():
+            if len(self._taken) >= len(start):  # a token is a byte or more
+                continue
+            text = self._guide.decode_bytes(self._taken)
+            if len(text) < len(start) and start.startswith(text):
+                rest = start[len(text) :]
+                for token in np.flatnonzero(self.mask()).tolist():
+                    if self._guide.decode_bytes([token]).startswith(rest):
+                        added[token] = added.get(token, 0.0) + value
+        return added
 
     def accepts(self, tokens: Sequence[int]) -> int:
         text, ends = self._split(tokens)
@@ -94,7 +112,7 @@ class JsonState:
             raise InvalidInput(f"grammar: the token {tokens[accepted]}, at {accepted} of {len(tokens)}, may not follow")
         text, ends = self._split(tokens)
         self._matcher.consume_tokens(text)
-        self._taken += len(tokens)
+        self._taken += tokens
         self._ended |= ends
 
     def rollback(self, count: int) -> None:
@@ -103,18 +121,18 @@ class JsonState:
         Raises:
             InvalidInput: so many were not taken.
         """
-        if not 0 <= count <= self._taken:
-            raise InvalidInput(f"grammar: cannot take back {count} tokens of {self._taken}")
+        if not 0 <= count <= len(self._taken):
+            raise InvalidInput(f"grammar: cannot take back {count} tokens of {len(self._taken)}")
         self._matcher.rollback(count - int(self._ended and count > 0))
-        self._taken -= count
+        del self._taken[len(self._taken) - count :]
         self._ended &= count == 0
 
     def forced(self) -> list[int]:
         return [] if self._ended else self._matcher.compute_ff_tokens()
 
     def fork(self) -> Self:
-        copy = type(self)(self._matcher.deep_copy(), self._vocab_size, self._end)
-        copy._taken, copy._ended = self._taken, self._ended
+        copy = type(self)(self._matcher.deep_copy(), self._tokenizer, self._bias)
+        copy._taken, copy._ended = list(self._taken), self._ended
         return copy
 
     @property

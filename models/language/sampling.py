@@ -88,6 +88,8 @@ def target_law(
         if forced := state.forced():
             return forced[0]
         logits = logits.masked_fill(~torch.from_numpy(state.mask()).to(logits.device), -torch.inf)
+        for token, value in state.bias().items():
+            logits[token] += value
     if temperature == 0:
         return int(logits.argmax())
     if logits.dtype != torch.float64:

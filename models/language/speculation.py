@@ -130,6 +130,7 @@ class Draft:
         self._context = Context(model, config.slots(self._length))
         head = model.head_tokens
         self._head = None if head is None else head.cpu().numpy()
+        self._columns = {} if self._head is None else {token: i for i, token in enumerate(self._head.tolist())}
         self._prepared: dict[tuple[int, int], Branch] = {}  # the speculation cache: (accepted, bonus) -> what follows
         self._asked = False  # whether outcomes of the current speculation were prepared
         self.outcomes = Outcomes()  # observed over all requests
@@ -294,6 +295,10 @@ class Draft:
             masks = np.stack([state.mask() for state in states])
             masks = masks if self._head is None else masks[:, self._head]
             logits = logits.masked_fill(~torch.from_numpy(masks).to(logits.device), -torch.inf)
+            for row, state in zip(logits, states, strict=True):
+                for token, value in state.bias().items():
+                    if self._head is None or token in self._columns:
+                        row[self._columns.get(token, token)] += value
         temperature = self._request.temperature
         values, columns = logits.topk(min(SUPPORT if temperature else RANKS, logits.shape[1]), dim=-1)
         z = values.cpu().numpy().astype(np.float64)

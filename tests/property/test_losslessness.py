@@ -90,6 +90,24 @@ def test_a_grammar_masks_target_and_draft(tiny_language: ModuleType, steps: int)
     assert all(text[i + 1] == 3 for text in expected for i in range(len(text) - 1) if text[i] == 1)
 
 
+@pytest.mark.parametrize("steps", [0, ALL])
+@pytest.mark.parametrize("known", [(0, 1, 2, 3, 4), (3, 2, 0)], ids=["all", "a part of the vocabulary"])
+def test_what_a_grammar_adds_to_logits_is_part_of_the_law(
+    tiny_language: ModuleType, steps: int, known: tuple[int, ...]
+) -> None:
+    allowed = {-1: (0, 1, 2), 0: (1, 2), 1: (3,), 2: (0, 3, 4)}
+    target, draft = tiny_language.table_pair(5, seed=2)
+    draft = tiny_language.TableModel(draft.logits[..., list(known)], head_tokens=known)
+    plain = replace(REQUEST, max_tokens=4, end=frozenset({4}), grammar=tiny_language.TinyGrammar(5, allowed))
+    biased = tiny_language.TinyGrammar(5, allowed, {-1: {0: -2.0, 1: 0.5}, 2: {0: 1.5, 4: -1.0}})
+    request = replace(plain, grammar=biased)
+    config = DraftConfig(2, 2, scale=0.4, top=1)
+    law, _ = enumerate_law(tiny_language, target, draft, config, steps, request)
+    expected = tiny_language.exact_law(target, request)
+    assert distance(law, expected) < 1e-12
+    assert distance(expected, tiny_language.exact_law(target, plain)) > 0.1
+
+
 def test_a_draft_may_know_a_part_of_the_vocabulary(tiny_language: ModuleType) -> None:
     """Tokens 0 and 3 alone; where the grammar allows neither, it has nothing to say."""
     target, draft = tiny_language.table_pair(4, seed=3)

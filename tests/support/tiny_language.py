@@ -97,10 +97,15 @@ def table_pair(vocabulary: int, seed: int, distance: float = 1.0) -> tuple[Table
 
 
 class TinyGrammar:
-    """After token t only `allowed[t]` may come; a single one is forced. Before the text, `allowed[-1]` holds."""
+    """After token t only `allowed[t]` may come; a single one is forced. Before the text, `allowed[-1]` holds.
 
-    def __init__(self, vocabulary: int, allowed: dict[int, tuple[int, ...]]) -> None:
-        self.vocabulary, self.allowed = vocabulary, allowed
+    `biases[t]` is what is added to logits after token t.
+    """
+
+    def __init__(
+        self, vocabulary: int, allowed: dict[int, tuple[int, ...]], biases: dict[int, dict[int, float]] | None = None
+    ) -> None:
+        self.vocabulary, self.allowed, self.biases = vocabulary, allowed, biases or {}
 
     def start(self) -> "TinyState":
         return TinyState(self, [-1])
@@ -117,6 +122,10 @@ class TinyState:
         mask = np.zeros(self.grammar.vocabulary, np.bool_)
         mask[list(self.following())] = True
         return mask
+
+    def bias(self) -> dict[int, float]:
+        added = self.grammar.biases.get(self.tokens[-1], {})
+        return {token: value for token, value in added.items() if token in self.following()}
 
     def accepts(self, tokens: Sequence[int]) -> int:
         ahead = self.fork()
@@ -229,11 +238,14 @@ def exact_law(target: TableModel, request: Request) -> dict[tuple[int, ...], flo
             return
         *_, first, second = (*request.prompt[-1:], *request.prompt, *text)
         z = target.logits[first, second].numpy() / request.temperature
-        weights = np.exp(z - z.max())
+        allowed = np.ones(len(z), np.bool_)
         if request.grammar is not None:
             state = request.grammar.start()
             state.advance(text)
-            weights = weights * state.mask()
+            allowed = state.mask()
+            for token, value in state.bias().items():
+                z[token] += value / request.temperature
+        weights = allowed * np.exp(z - z.max())
         for token in np.flatnonzero(weights):
             extend((*text, int(token)), probability * float(weights[token] / weights.sum()))
 

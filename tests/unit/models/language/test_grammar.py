@@ -155,6 +155,26 @@ def test_a_pickled_grammar_is_the_same(words, grammar):
         assert (one.mask() == two.mask()).all()
 
 
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_beginning_is_biased_once_whatever_tokens_it_is_made_of(words, seed):
+    bias = {'{"place":"b': 2.0, '{"place":"pusher","at":"-': -0.5, '"s': 0.25}
+    rng = np.random.default_rng(seed)
+    state = pickle.loads(pickle.dumps(JsonGrammar(SCHEMA, words, bias))).start()
+    added, tokens = 0.0, []
+    while not state.finished:
+        assert state.fork().bias() == state.bias()
+        tokens.append(int(rng.choice(np.flatnonzero(state.mask()))))
+        added += state.bias().get(tokens[-1], 0.0)
+        state.advance(tokens[-1:])
+    text = words.tokenizer.decode([token for token in tokens if token != words.end])
+    assert added == sum(value for start, value in bias.items() if text.startswith(start))
+    state.rollback(len(tokens))
+    assert not state.bias()  # of " nothing is known yet
+    state.advance(words.encode('"'))
+    assert state.bias() == {words.encode("st")[0]: 0.25}
+
+
 def test_a_schema_that_cannot_be_compiled_is_refused(words):
     with pytest.raises(InvalidInput, match="cannot be compiled"):
         JsonGrammar({"type": "no such type"}, words)
