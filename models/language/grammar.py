@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -63,7 +64,7 @@ class JsonState:
     """Where a text stands in a `JsonGrammar`. An end token may follow a complete text, and nothing may follow it."""
 
     def __init__(self, matcher: LLMatcher, tokenizer: Vocabulary, bias: Mapping[bytes, float]) -> None:
-        self._matcher, self._tokenizer, self._bias = matcher, tokenizer, bias
+        self._matcher, self._bias = matcher, bias
         self._guide, self._vocab_size = tokenizer.llguidance(), tokenizer.vocab_size
         self._end = frozenset(self._guide.eos_tokens)
         self._taken: list[int] = []
@@ -131,9 +132,9 @@ class JsonState:
         return [] if self._ended else self._matcher.compute_ff_tokens()
 
     def fork(self) -> Self:
-        copy = type(self)(self._matcher.deep_copy(), self._tokenizer, self._bias)
-        copy._taken, copy._ended = list(self._taken), self._ended
-        return copy
+        other = copy(self)
+        other._matcher, other._taken = self._matcher.deep_copy(), list(self._taken)
+        return other
 
     @property
     def finished(self) -> bool:

@@ -14,7 +14,7 @@ from worldpilot.models.language.distil import DraftConfig, export_draft, train_d
 from worldpilot.models.language.grammar import JsonGrammar
 from worldpilot.models.language.tokenizer import Tokenizer
 from worldpilot.reasoning.instructions import pairs
-from worldpilot.reasoning.reasoner import MAX_TOKENS, check_instruction, messages
+from worldpilot.reasoning.reasoner import MAX_TOKENS, check_instruction, instruction_grammar, messages
 from worldpilot.reasoning.schema import intent_schema
 
 FREE_TOKENS = 128  # of an answer without a grammar
@@ -90,10 +90,9 @@ def instruction_requests(tokenizer: Tokenizer, count: int, seed: int, validation
     requests: dict[tuple[int, ...], Request] = {}
     for pair in pairs(seed, validation):
         prompt = tuple(tokenizer.chat(messages(check_instruction(pair.instruction), pair.scene)))
-        schema = intent_schema(pair.scene)
-        key = json.dumps(schema)
+        key = json.dumps(intent_schema(pair.scene))
         if key not in grammars:
-            grammars[key] = JsonGrammar(schema, tokenizer)
+            grammars[key] = instruction_grammar(pair.scene, tokenizer)
         requests[prompt] = Request(prompt, MAX_TOKENS, end=tokenizer.end, grammar=grammars[key])
         if len(requests) == count:
             break

@@ -8,6 +8,7 @@ where it must be, or if the right question is answered. Instructions without con
 
 import json
 import math
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -32,6 +33,7 @@ from worldpilot.types import RewardSpec, RewardTerm
 
 HELD_OUT = Path(__file__).with_name("held_out.jsonl")
 HELD_OUT_LEGS = Path(__file__).with_name("held_out_legs.jsonl")  # judged by their slots only
+VALIDATION = Path(__file__).with_name("validation.jsonl")  # in other words than training, to choose settings by
 SECONDS = 15.0  # of simulation for an instruction
 SETTLED = 0.4  # share of a run after which a region must be kept
 
@@ -80,7 +82,8 @@ def evaluate(
 
     Returns:
         JSON values: rates with 95 % intervals, and every case. `right` and `refusals` are the ones to reach .90;
-        `reference` is the share of simulated cases that the intent as meant passes: what the planner can do.
+        `reference` is the share of simulated cases that the intent as meant passes: what the planner can do. `seconds`
+        is the time from an instruction to a valid reward, an answer or a refusal.
     """
     asked = load_questions() if questions is None else list(questions)
     judged = [i for i, question in enumerate(asked) if question.judge]
@@ -100,7 +103,9 @@ def evaluate(
 def _ask(reasoner: Reasoner, question: Question, stage: "Stage | Prompter", simulated: bool) -> dict[str, Any]:
     """One case."""
     scene = stage.scene(question)
+    begin = time.perf_counter()
     outcome = reasoner.reason(question.say, scene)
+    seconds = time.perf_counter() - begin
     exact = is_exact(outcome, question, scene)
     case: dict[str, Any] = {
         "task": question.task,
@@ -110,6 +115,7 @@ def _ask(reasoner: Reasoner, question: Question, stage: "Stage | Prompter", simu
         "status": outcome.status.value,
         "rationale": outcome.rationale,
         "exact": exact,
+        "seconds": seconds,
     }
     match question.kind:
         case "refusal":
@@ -169,6 +175,7 @@ def _summary(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "refusals": rate("right", "refusal"),
         "reasons": rate("exact", "refusal"),
         "reference": rate("reference", "reward"),
+        "seconds": dict(zip(("p50", "p95"), np.percentile([case["seconds"] for case in cases], [50, 95]), strict=True)),
     }
 
 

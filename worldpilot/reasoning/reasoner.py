@@ -23,6 +23,8 @@ from worldpilot.types import RewardSpec
 MAX_LENGTH = 2000  # characters of an instruction
 STOP_WORDS = frozenset({"stop", "stop now", "halt", "freeze"})  # obeyed without asking the model
 MAX_TOKENS = 160  # of an answer; three goals take less than 100
+REFUSING = '{"r'  # how an answer begins that refuses
+REFUSAL_BIAS = -1.0  # added to its logit there; chosen on validation, docs/results/refusals.json
 
 _LOG = logging.getLogger(__name__)
 
@@ -74,6 +76,18 @@ class LanguageEngine(Protocol):
 def messages(instruction: str, scene: Scene) -> list[dict[str, str]]:
     """What the model is told: the scene in a line, and the instruction as data of its own role."""
     return [{"role": "system", "content": scene.describe()}, {"role": "user", "content": instruction}]
+
+
+def instruction_grammar(scene: Scene, tokenizer: Vocabulary, bias: float = REFUSAL_BIAS) -> JsonGrammar:
+    """What can be said of a scene.
+
+    Args:
+        scene: where it is said.
+        tokenizer: of the model.
+        bias: added to the logit of refusing where the answer decides for or against it. Below 0, refusing has to be
+            likelier than anything else by a factor of exp(-bias).
+    """
+    return JsonGrammar(intent_schema(scene), tokenizer, {REFUSING: bias})
 
 
 def check_instruction(instruction: str | bytes) -> str:
@@ -136,7 +150,7 @@ class Reasoner:
             prompt=tuple(tokenizer.chat(messages(text, scene))),
             max_tokens=MAX_TOKENS,
             end=tokenizer.end,
-            grammar=JsonGrammar(intent_schema(scene), tokenizer),
+            grammar=instruction_grammar(scene, tokenizer),
             deadline=deadline,
         )
         begin = time.monotonic()

@@ -10,6 +10,7 @@ import pytest
 
 from worldpilot.reasoning.evaluation import (
     HELD_OUT_LEGS,
+    VALIDATION,
     Prompter,
     Question,
     Stage,
@@ -22,6 +23,7 @@ from worldpilot.reasoning.schema import intent_schema
 
 QUESTIONS = load_questions()
 LEGS = load_questions(HELD_OUT_LEGS)
+CHOOSING = load_questions(VALIDATION)
 
 
 class Oracle:
@@ -42,7 +44,7 @@ def stages():
         yield {"push_t": push_t, "push_cube": push_cube, "quadruped": Prompter("quadruped")}
 
 
-@pytest.mark.parametrize("question", QUESTIONS + LEGS, ids=lambda question: question.say[:40])
+@pytest.mark.parametrize("question", QUESTIONS + LEGS + CHOOSING, ids=lambda question: question.say[:40])
 def test_every_right_intent_can_be_said_and_is_exact(stages, question: Question):
     scene = stages[question.task].scene(question)
     intents = [intent for intent in question.intents if not question.refused or "goals" in intent]
@@ -55,6 +57,11 @@ def test_every_right_intent_can_be_said_and_is_exact(stages, question: Question)
             status is {"reward": Status.REWARD, "refusal": Status.REFUSED, "question": Status.ANSWERED}[question.kind]
         )
         assert is_exact(Outcome(status, rationale, spec, json.dumps(intent)), question, scene)
+
+
+def test_nothing_is_chosen_by_what_is_held_out():
+    held, choosing = ({question.say.lower().strip(" .!") for question in some} for some in (QUESTIONS + LEGS, CHOOSING))
+    assert not any(text in held for text in choosing)
 
 
 def test_a_start_is_the_same_each_time(stages):
@@ -114,6 +121,7 @@ def test_right_and_wrong_answers_are_counted():
     assert scores["exact"]["rate"] == 0.5
     assert scores["refusals"]["rate"] == 0.5
     assert [case["right"] for case in scores["cases"] if case["say"] == "stop"] == [False]
+    assert 0 < scores["seconds"]["p50"] <= scores["seconds"]["p95"] < 60
     assert replace(some[0], say="other").kind == "reward"
 
 

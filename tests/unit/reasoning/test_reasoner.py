@@ -11,7 +11,7 @@ from worldpilot.models.language.base import DecodeStats, Finish, Generation, Req
 from worldpilot.models.language.loaders import load_tokenizer
 from worldpilot.models.language.tokenizer import Tokenizer
 from worldpilot.reasoning.expand import is_stop
-from worldpilot.reasoning.reasoner import MAX_LENGTH, Reasoner, Status, interpret
+from worldpilot.reasoning.reasoner import MAX_LENGTH, REFUSAL_BIAS, Reasoner, Status, instruction_grammar, interpret
 
 
 @dataclass
@@ -114,6 +114,26 @@ def test_the_deadline_and_the_end_tokens_are_the_engines(tokenizer, scene):
     Reasoner(engine).reason("move it", scene, deadline)
     assert engine.asked[0].deadline == deadline
     assert engine.asked[0].end == tokenizer.end
+
+
+def test_the_bias_is_on_refusing_and_on_nothing_else(tokenizer, scene):
+    state = instruction_grammar(scene, tokenizer, -1.5).start()
+    assert not state.bias()
+    state.advance(tokenizer.encode('{"'))
+    begins = {token: tokenizer.decode([token]) for token in np.flatnonzero(state.mask()).tolist()}
+    assert {text[0] for text in begins.values()} == {"g", "a", "r"}
+    assert state.bias() == {token: -1.5 for token, text in begins.items() if text[0] == "r"}
+    state.advance(tokenizer.encode('{"refuse"')[1:2])
+    assert not state.bias()
+
+
+def test_a_reasoner_asks_with_the_bias(tokenizer, scene):
+    engine = Scripted(tokenizer)
+    Reasoner(engine).reason("move it", scene)
+    assert engine.asked[0].grammar is not None
+    state = engine.asked[0].grammar.start()
+    state.advance(tokenizer.encode('{"'))
+    assert set(state.bias().values()) == {REFUSAL_BIAS}
 
 
 @pytest.mark.parametrize("says", ["", "{", '{"goals":[{"place":"cup","at":"left edge"}]}', "[]", '{"refuse":"no"}'])
