@@ -2,7 +2,7 @@
 
 Output error with multiple shooting: each segment of a recording begins with what was measured, then only its controls
 are played, and what the simulator shows is compared with what was measured. Parameters are found by least squares;
-their covariance is that of an estimator whose segments are independent (a sandwich), whatever the errors within are.
+their covariance comes from leaving out a segment each (jackknife): segments are independent, errors within are not.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +20,7 @@ Simulate = Callable[[Mapping[str, float]], list[Array]]  # parameters -> each se
 
 _ROBUST = 3.0  # residuals beyond so many standard deviations count less
 _LOST = 2.0  # a segment whose residuals are beyond so many of them counts less: glancing contacts are chaotic
+_SMOOTH = 2  # steps at the end on what residuals are on average around a point
 _CONSISTENT = 0.3  # share of the apparent information that derivatives over two distances must agree on
 
 
@@ -103,7 +104,8 @@ def fit(
     """The parameters with which the simulator agrees best with what was measured.
 
     Args:
-        measured: each segment's measurements, of shape (T, C); several recordings in one list are a bundle.
+        measured: each segment's measurements, of shape (T, C), NaN where there is none; several recordings in one list
+            are a bundle.
         channels: names of the C.
 
     Raises:
@@ -134,6 +136,9 @@ def fit(
             ftol=1e-4,
             max_nfev=4 if left else 10,
         ).x
+    for _ in range(_SMOOTH):
+        problem.weigh(x)
+        x = problem.polished(x)
     problem.weigh(x)
     return _judge(problem, x, channels, config)
 
@@ -162,13 +167,13 @@ class _Problem:
 
     def weigh(self, x: Array) -> None:
         """Take the channels' errors from what is left at `x`."""
-        left = np.concatenate(self.differences(x))
-        self.sigma = np.maximum(1.4826 * np.median(np.abs(left), axis=0), 1e-3 * np.std(np.concatenate(self.measured)))
+        left, all_ = np.concatenate(self.differences(x)), np.concatenate(self.measured)
+        self.sigma = np.maximum(1.4826 * np.nanmedian(np.abs(left), axis=0), 1e-3 * np.nanstd(all_))
         self.sigma = np.maximum(self.sigma, 1e-9)
 
     def split(self, x: Array) -> list[Array]:
-        """Residuals, segment by segment, (T * C,) each."""
-        return [(difference / self.sigma).ravel() for difference in self.differences(x)]
+        """Residuals, segment by segment, (T * C,) each; 0 where nothing was measured."""
+        return [np.nan_to_num((difference / self.sigma).ravel()) for difference in self.differences(x)]
 
     def residuals(self, x: Array) -> Array:
         """All of them; of a segment that the simulator does not follow at all it does not count how far it strays."""
@@ -185,6 +190,28 @@ class _Problem:
         shrunk = [_shrunk(residuals) for residuals in self.split(x)]
         return [factor * np.stack(parts, -1) for factor, parts in zip(shrunk, zip(*columns, strict=True), strict=True)]
 
+    def polished(self, x: Array) -> Array:
+        """The best parameters near `x` by a quadratic through residuals around it, in which contacts average out."""
+        offsets = np.concatenate([np.zeros((1, len(x))), *(k * np.eye(len(x)) for k in (-2, -1, 1, 2))]) * self._step
+        points = np.clip(x + offsets, self._low, self._high)
+        pairs = zip(self.derivatives(x, 1.0), self.derivatives(x, 2.0), strict=True)
+        factors = [_trust(*pair) ** 0.5 * _shrunk(r) for pair, r in zip(pairs, self.split(x), strict=True)]
+        seen = np.array([np.concatenate([f * r for f, r in zip(factors, self.split(p), strict=True)]) for p in points])
+        away = (points - x) / self._step
+        level, *terms = np.linalg.pinv(np.column_stack([np.ones(len(away)), away, away**2])) @ seen
+        slopes, bends = np.array(terms[: len(x)]), np.array(terms[len(x) :])
+        low, high = (np.maximum(-2, (self._low - x) / self._step), np.minimum(2, (self._high - x) / self._step))
+
+        def jacobian(d: Array) -> Array:
+            return (slopes + 2 * d[:, None] * bends).T
+
+        slope: Any = jacobian  # scipy's stubs know of its name only
+        begin, limits = np.zeros(len(x)), (low, high)
+        move = least_squares(
+            lambda d: level + d @ slopes + d**2 @ bends, begin, slope, limits, loss="soft_l1", f_scale=_ROBUST
+        ).x
+        return (x + self._step * move).astype(np.float64)
+
     def jacobian(self, x: Array) -> Array:
         return np.concatenate(self.derivatives(x, 1.0))
 
@@ -194,6 +221,11 @@ def _shrunk(residuals: Array) -> float:
     return float((1 + np.mean(residuals**2) / _LOST**2) ** -0.5)
 
 
+def _trust(near: Array, far: Array) -> float:
+    """How far a segment's derivatives over two distances agree, 0 to 1; where contacts are chaotic they do not."""
+    return (max(float((near * far).sum()), 0.0) / max(float((near**2).sum()), float((far**2).sum()), 1e-12)) ** 2
+
+
 def _judge(problem: _Problem, x: Array, channels: Sequence[str], config: SysidConfig) -> Identified:
     """The estimate's covariance.
 
@@ -201,33 +233,37 @@ def _judge(problem: _Problem, x: Array, channels: Sequence[str], config: SysidCo
     look identifiable. So information is the product of derivatives over two distances, whose noise is not the same. Of
     a combination of parameters of which it says nothing, all that is known is the order of magnitude.
     """
-    information, apparent, outer = np.zeros((3, len(x), len(x)))
+    parts, gradients, apparent = [], [], np.zeros((len(x), len(x)))
     derivatives = zip(problem.derivatives(x, 1.0), problem.derivatives(x, 2.0), strict=True)
     for residuals, (near, far) in zip(problem.split(x), derivatives, strict=True):
-        weight = (1 + (_shrunk(residuals) * residuals / _ROBUST) ** 2) ** -0.5
+        weight = _trust(near, far) * (1 + (_shrunk(residuals) * residuals / _ROBUST) ** 2) ** -0.5
         product = (near.T * weight) @ far
-        information += (product + product.T) / 2
+        parts.append((product + product.T) / 2)
         apparent += (near.T * weight) @ near
-        gradient = ((near + far) / 2).T @ (weight * _shrunk(residuals) * residuals)
-        outer += np.outer(gradient, gradient)
-    n = len(problem.measured)
+        gradients.append(((near + far) / 2).T @ (weight * _shrunk(residuals) * residuals))
+    information, n = np.sum(parts, 0), len(problem.measured)
     values, axes = np.linalg.eigh(information)
     told = (values > 1) & (values > _CONSISTENT * np.einsum("ij,ik,kj->j", axes, apparent, axes))
-    inverse = (axes[:, told] / values[told]) @ axes[:, told].T
-    covariance = inverse @ outer @ inverse * n / max(n - len(x), 1) + inverse + axes[:, ~told] @ axes[:, ~told].T
+    basis, unknown = axes[:, told], axes[:, ~told] @ axes[:, ~told].T
+    inverse = (basis / values[told]) @ basis.T
+    moves = [
+        basis @ np.linalg.pinv(basis.T @ (information - part) @ basis, hermitian=True) @ basis.T @ gradient
+        for part, gradient in zip(parts, gradients, strict=True)
+    ]
+    covariance = (n - 1) * np.cov(np.transpose(moves), bias=True).reshape(unknown.shape) + inverse + unknown
     std = np.sqrt(np.diagonal(covariance))
     names = [parameter.name for parameter in problem.parameters]
     known = tuple(name for name, error in zip(names, std, strict=True) if error <= config.tolerance)
     scales = np.array([parameter.scale for parameter in problem.parameters])
     left, all_ = np.concatenate(problem.differences(x)), np.concatenate(problem.measured)
-    explained = 1 - np.mean(left**2, axis=0) / np.maximum(np.var(all_, axis=0), 1e-18)
+    explained = 1 - np.nanmean(left**2, axis=0) / np.maximum(np.nanvar(all_, axis=0), 1e-18)
     return Identified(
         parameters=dict(zip(names, (float(v) for v in x * scales), strict=True)),
         std=dict(zip(names, (float(v) for v in std * scales), strict=True)),
         identified=known,
         covariance=covariance,
         condition=float(np.linalg.cond(covariance)),
-        errors=dict(zip(channels, (float(v) for v in left.std(0)), strict=True)),
+        errors=dict(zip(channels, (float(v) for v in np.nanstd(left, axis=0)), strict=True)),
         explained=dict(zip(channels, (float(v) for v in explained), strict=True)),
         segments=n,
         remarks=_remarks(problem.parameters, known, x, std, covariance, config),

@@ -16,7 +16,7 @@ from worldpilot.errors import InvalidInput
 from worldpilot.sim import gaits, geometry, legged, push_t
 from worldpilot.sim.experts import approach, follow, sample_push
 from worldpilot.sim.push_t import BLOCK_RANGE, PushT, clearance
-from worldpilot.sim.quadruped import ACTION, Quadruped
+from worldpilot.sim.quadruped import ACTION, FOOT, Quadruped
 from worldpilot.system import System
 
 Array = npt.NDArray[np.float64]
@@ -25,6 +25,10 @@ Columns = Mapping[str, npt.NDArray[np.floating]]  # name -> (T+1,)
 _STILL = 1e-3  # [m] a control step, below which nothing moves
 _CLEAR = 2e-3  # [m] between pusher and block at the start of a segment
 _PAUSE = 5  # control steps between hits; more than a delay
+_AIRBORNE = 10.0  # [rad/s], of all joints together, than which a foot off the ground is no better
+_JOINTS = 3e-4  # [m], to which joints tell how high a foot is
+_SENSORS = 3e-3  # [m], [rad], to which the trunk's height, roll and pitch are measured
+_LIES = 5  # control steps after a hit in which it is measured where the block has come to lie
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Segment:
 
     state: Mapping[str, Array]  # what it begins with
     controls: Array  # (T, U)
-    measured: Array  # (T, C), after each control
+    measured: Array  # (T or more, C), after each control, then while nothing changes any more; NaN: unknown
 
 
 class Replay(Protocol):
@@ -114,25 +118,25 @@ class PushTReplay:
         pusher, block, measured = (
             np.stack([table[name] for name in wanted], -1) for wanted in (("pusher_x", "pusher_y"), self._pose, names)
         )
-        moves = np.linalg.norm(np.diff(block[:, :2], axis=0), axis=-1) > _STILL
+        steps = np.linalg.norm(np.diff(block[:, :2], axis=0), axis=-1)
+        moves = steps > np.clip(3 * np.median(steps), _STILL, 2 * _STILL)  # mostly it lies still, but for noise
         stands = (
             (np.linalg.norm(np.diff(pusher, axis=0), axis=-1) < _STILL) & (np.abs(controls).max(-1) < 1e-6) & ~moves
         )
-        rests = np.flatnonzero(stands[:-1] & stands[1:]) + 2  # observations at which all has stood for two steps
+        rests = (np.flatnonzero(stands[:-1] & stands[1:]) + 2).tolist()  # before these all has stood for two steps
+        pushes = [(begin, end) for begin, end in pairwise(rests) if moves[begin:end].any()]  # between them it lies
+        lies_from = [rests[0], *(end for _, end in pushes)] if rests else []
+        lies_until = [*(begin for begin, _ in pushes[1:]), *rests[-1:]]
         segments = []
-        for begin, end in pairwise(map(int, rests)):
+        for (begin, end), since, until in zip(pushes, lies_from, lies_until, strict=False):
             # Pressed against the block, the pusher would hold it by a force that positions do not tell.
-            clear = clearance(pusher[begin], block[begin]) > _CLEAR
-            if clear and moves[begin:end].any() and end - begin <= 40:
+            if end - begin <= 40 and clearance(pusher[begin], block[begin]) > _CLEAR:
+                stood = next(i for i in range(begin, -1, -1) if i - 1 not in rests)
+                state = {"pusher": pusher[stood - 2 : begin + 1].mean(0), "block": block[since - 2 : begin + 1].mean(0)}
+                lies = measured[end + 1 : min(until, end + _LIES) + 1].copy()
+                lies[:, len(self._pose) :] = np.nan  # the pusher may go on to press against it, or leave
                 segments.append(
-                    Segment(
-                        {
-                            "pusher": pusher[begin - 1 : begin + 1].mean(0),
-                            "block": block[begin - 1 : begin + 1].mean(0),
-                        },
-                        controls[begin:end],
-                        measured[begin + 1 : end + 1],
-                    )
+                    Segment(state, controls[begin:end], np.concatenate([measured[begin + 1 : end + 1], lies]))
                 )
         return segments, names
 
@@ -152,6 +156,7 @@ class PushTReplay:
                 values = world.signals() | (world.sensors() if world.senses else {})
                 yaw += float(geometry.wrap(values["block_yaw"] - yaw))
                 rows.append([yaw if name == "block_yaw" else values[name] for name in channels])
+            rows += rows[-1:] * (len(segment.measured) - len(rows))
             shown.append(np.array(rows))
         return shown
 
@@ -185,6 +190,8 @@ class QuadrupedReplay:
         "control_delay": Sought(0.01, 0.0, 0.1, 0.02, "s"),
     }
     _length, _before = 12, 6  # control steps of a segment, and of what was sent before it
+    _wait = 6  # control steps in which it begins where the robot is quietest: there a state's noise matters least
+    _trunk = ("height", "roll", "pitch")
 
     def __init__(self, system: System | None = None) -> None:
         self._system = system or System()
@@ -198,17 +205,43 @@ class QuadrupedReplay:
         wanted = [self._names.index(name) for name in names]
         low = observations[:, self._names.index("height")] < self._world.robot.fallen_height
         end = int(np.argmax(low)) if low.any() else len(controls)
-        segments = []
-        for first in range(self._before, end - self._length + 1, self._length):
+        columns = {
+            part: [self._names.index(n) for n in self._names if n.startswith(part)] for part in ("dq_", "contact_")
+        }
+        unrest = np.linalg.norm(observations[:, columns["dq_"]], axis=1)
+        unrest += _AIRBORNE * (1 - observations[:, columns["contact_"]]).sum(1)
+        segments, first = [], self._before
+        while first + self._length <= end:
+            first += int(np.argmin(unrest[first : min(first + self._wait, end - self._length) + 1]))
             last = first + self._length
             segments.append(
                 Segment(
-                    {"observed": observations[first].astype(float), "sent": controls[first - self._before : first]},
+                    {
+                        "observed": self._grounded(observations[first].astype(float)),
+                        "sent": controls[first - self._before : first],
+                    },
                     controls[first:last],
                     observations[first + 1 : last + 1, wanted].astype(float),
                 )
             )
+            first = last
         return segments, names
+
+    def _grounded(self, observed: Array) -> Array:
+        """A state (S,) whose feet, where they touch the ground, do so exactly.
+
+        Joints tell that more exactly than the trunk's sensors; a foot that begins in the ground is thrown out of it.
+        """
+        world = self._world
+        world.place(observed)
+        feet = world.feet()[[observed[self._names.index(f"contact_{foot}")] > 0.5 for foot in world.robot.feet]]
+        by_trunk = np.column_stack([np.ones(len(feet)), feet[:, 1], -feet[:, 0]]) / _JOINTS
+        information = by_trunk.T @ by_trunk + np.eye(3) / _SENSORS**2
+        grounded = observed.copy()
+        grounded[[self._names.index(name) for name in self._trunk]] += np.linalg.solve(
+            information, by_trunk.T @ (FOOT - feet[:, 2]) / _JOINTS
+        )
+        return grounded
 
     def play(
         self, parameters: Mapping[str, float], segments: Sequence[Segment], channels: Sequence[str]

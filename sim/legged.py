@@ -238,6 +238,11 @@ class LeggedWorld(gymnasium.Env[FloatArray, FloatArray]):
         self.faults.observations.taken = ()
         self._look()
 
+    def feet(self) -> Array:
+        """Where the feet are, of shape (F, 3) [m]."""
+        links = self._client.getLinkStates(self._body_id, self._feet, computeForwardKinematics=1)
+        return np.array([link[0] for link in links])
+
     def inject(self, fault: str, **params: float) -> None:
         """Switch a fault on (see `worldpilot.sim.faults`); a reset clears it."""
         self.faults.inject(fault, params)
@@ -289,8 +294,7 @@ class LeggedWorld(gymnasium.Env[FloatArray, FloatArray]):
         x, y = self._position[:2]
         camera = Camera.looking([x - 0.25, y - 1.1, 0.45], [x, y, 0.2], [0, 0, 1], 50, 0.05, 30)
         image = np.ascontiguousarray(camera.photograph(self._client, size, (0.4, -0.8, 1.0)))
-        points = np.array([self._client.getLinkState(self._body_id, link)[0] for link in self._feet])
-        for pixel, touches in zip(camera.pixels(points, size), self._contacts, strict=True):
+        for pixel, touches in zip(camera.pixels(self.feet(), size), self._contacts, strict=True):
             if touches:
                 centre = (round(float(pixel[0])), round(float(pixel[1])))
                 cv2.circle(image, centre, max(2, size // 80), (220, 60, 40), -1, cv2.LINE_AA)

@@ -11,6 +11,7 @@ LEGS = ("fl", "fr", "rl", "rr")
 HIP, THIGH, SHANK = 0.08505, 0.2, 0.2  # [m], the leg's plane from the hip's axis; knee and foot from the joint above
 STANCE = (0.0, 0.9, -1.8)  # [rad], hip, thigh, knee
 HEIGHT = 0.27  # [m], of the trunk in the stance
+FOOT = 0.02  # [m], radius of a foot
 
 ACTION = ActionSpec(
     names=tuple(f"{leg}_{joint}" for leg in LEGS for joint in ("hip", "thigh", "knee")),
