@@ -17,7 +17,7 @@ CARDS = sorted(path.stem for path in COMMITTED.glob("*.md") if path.name != card
 
 
 def test_there_are_cards_of_what_is_shipped() -> None:
-    assert {"push_t", "push_cube", "language_draft", "language_reasoning"} <= set(CARDS)
+    assert {"push_t", "push_cube", "quadruped", "walker", "language_draft", "language_reasoning"} <= set(CARDS)
     assert set(CARDS) <= set(cards.names())
 
 
