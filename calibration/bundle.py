@@ -195,7 +195,9 @@ def _jackknife(equations: _Equations) -> Floats:
     """(P, P): the spread of the solutions that leave out a view each, in one step from the one that has all."""
     matrices, rights, _ = equations.reduced(0.0)
     whole, n = matrices.sum(0), len(matrices)
-    moves = np.array([np.linalg.pinv(whole - m, hermitian=True) @ r for m, r in zip(matrices, rights, strict=True)])
+    scale = 1 / np.sqrt(np.diag(whole))  # pixels and coefficients of the ninth power stand side by side
+    rest, own = (whole - matrices) * scale[:, None] * scale, rights * scale
+    moves = scale * np.array([np.linalg.pinv(m, hermitian=True) @ r for m, r in zip(rest, own, strict=True)])
     moves -= moves.mean(0)
     return (n - 1) / n * moves.T @ moves
 
