@@ -27,7 +27,7 @@ from worldpilot.models.language.fan_out import Outcomes
 from worldpilot.models.language.loaders import load, load_model, save, split_tensors
 from worldpilot.models.language.sampling import FloatArray
 from worldpilot.models.language.speculation import Draft
-from worldpilot.models.language.speed import Times, ar_rate, expected_tokens, sd_rate, ssd_rate
+from worldpilot.models.language.speed import Times
 from worldpilot.models.language.tokenizer import Tokenizer
 from worldpilot.models.language.transformer import Llama
 
@@ -101,8 +101,8 @@ def bench(
     Returns:
         One JSON object. `ar1`, `ar2`, `sd`, `ssd`, `hf`, `hf_assisted`, `hf_lookup`: tokens a second, medians over the
         texts. `hit_rate`. `ratios`: medians over the texts of paired rates, each with its 95 % interval, bootstrapped
-        over the texts. `predicted`: what the formulas make of the measured times, acceptance and hits. The rest says
-        what was measured, of what and where.
+        over the texts. `predicted`: what follows from the times of the parts, the tokens a round and the hits. The rest
+        says what was measured, of what and where.
 
     Raises:
         InvalidInput: fewer than two texts, or no draft.
@@ -460,14 +460,21 @@ def _latency(run: Runs) -> dict[str, float]:
 
 
 def _predict(times: Times, lookaheads: Mapping[str, int], runs: Mapping[str, Runs]) -> dict[str, float]:
-    """The formulas' ratios, for the times measured apart and the acceptance and hits measured in the runs."""
+    """The ratios that follow from the times measured apart, and from the tokens a round and the hits of the runs.
+
+    E(a, K) is not asked: of the tokens in a round, AR's too, those that a grammar forces are no matter of acceptance.
+    """
+
+    def tokens(name: str) -> float:
+        return 1.0 + _share(accepted for stats in runs[name].stats for accepted in stats.accepted)
+
+    def verification(name: str) -> float:
+        return times.verification(_share(drafted for stats in runs[name].stats for drafted in stats.speculated))
+
+    chain = {name: lookaheads[name] * times.step for name in ("sd", "ssd")}
     hits = _share(hit for stats in runs["ssd"].stats for hit in stats.hits if hit is not None)
-    ar = ar_rate(times)
-    sd = sd_rate(times, _acceptance(runs["sd"]), lookaheads["sd"])
-    ssd = ssd_rate(times, _acceptance(runs["ssd"]), lookaheads["ssd"], hits)
-    return {
-        "tokens_per_verification": expected_tokens(_acceptance(runs["ssd"]), lookaheads["ssd"]),
-        "sd/ar1": sd / ar,
-        "ssd/sd": ssd / sd,
-        "ssd/ar1": ssd / ar,
-    }
+    hit, miss = max(verification("ssd"), times.build(lookaheads["ssd"])), verification("ssd") + chain["ssd"]
+    ar = tokens("ar1") / verification("ar1")
+    sd = tokens("sd") / (verification("sd") + chain["sd"])
+    ssd = tokens("ssd") / (hits * hit + (1.0 - hits) * miss)
+    return {"sd/ar1": sd / ar, "ssd/sd": ssd / sd, "ssd/ar1": ssd / ar}

@@ -18,7 +18,7 @@ class Times:
     step: float  # one token drafted in a chain
     tree_step: float  # one token drafted in every branch of a tree
 
-    def verification(self, lookahead: int) -> float:
+    def verification(self, lookahead: float) -> float:
         """The time for K drafted tokens, linear between the measured ones."""
         known = sorted(self.verify)
         if lookahead >= known[-1]:
