@@ -27,7 +27,7 @@ from worldpilot.models.world_model.train import TrainConfig, train
 from worldpilot.sim.push_t import WORKSPACE
 from worldpilot.types import ActionSpec
 
-BASE = TrainConfig(steps=1500, dynamics_steps=2000, dynamics_batch=256, evaluate_every=500)
+BASE = TrainConfig(steps=1500, readout_steps=2000, dynamics_steps=2000, dynamics_batch=256, evaluate_every=500)
 PRIOR = PriorTrainConfig(steps=1000)
 ARMS: dict[str, dict[str, Any]] = {
     "as shipped": {},

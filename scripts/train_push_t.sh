@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 task=push_t
 collect=(--random-push 3000 --expert 200 --noisy-expert 200)
-model=(--steps 6000 --dynamics-steps 6000 --dynamics-batch 256)
+model=(--steps 6000 --dynamics-steps 12000 --dynamics-batch 256 --views 3)
 prior=(--steps 6000)
 good=(--policies mpc,expert --goals trained --replan 5 --shrink --episodes 50)
 behaviours=mpc,expert

@@ -29,8 +29,9 @@ def trained(tmp_path_factory):
             writer.append(Episode(images, controls, signals, {"seed": seed, "behaviour": "random"}))
     paper = train_preset("paper")
     config = TrainConfig(
-        steps=1, dynamics_steps=1, batch=2, dynamics_batch=2, dynamics_rollout=2, rollout=paper.rollout,
-        directions=paper.directions, inverse_weight=paper.inverse_weight, grounding_weight=paper.grounding_weight,
+        steps=1, readout_steps=1, dynamics_steps=1, batch=2, dynamics_batch=2, dynamics_rollout=2,
+        rollout=paper.rollout, directions=paper.directions,
+        inverse_weight=paper.inverse_weight, grounding_weight=paper.grounding_weight,
     )  # fmt: skip
     store = EpisodeStore(root / "data")
     train(store, SPEC, root / "nets", preset("paper", SPEC.dim), config)

@@ -22,7 +22,18 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("training")
     data, nets, prior, out = (str(root / name) for name in ("data", "nets", "prior", "artifact"))
     assert main(["collect", "push_t", "--out", data, "--random-push", "24", "--steps", "60"]) == 0
-    sizes = ["--steps", "60", "--dynamics-steps", "60", "--batch", "16", "--dynamics-batch", "64"]
+    sizes = [
+        "--steps",
+        "60",
+        "--readout-steps",
+        "60",
+        "--dynamics-steps",
+        "60",
+        "--batch",
+        "16",
+        "--dynamics-batch",
+        "64",
+    ]
     sizes += ["--evaluate-every", "30"]
     assert main(["train", "world-model", "--data", data, "--out", nets, *sizes]) == 0
     prior_sizes = ["--steps", "80", "--batch", "64", "--evaluate-every", "40"]
@@ -62,7 +73,18 @@ def interrupt_after_first_checkpoint(command: list[str]) -> int:
 def test_training_resumes_to_the_same_weights(made, tmp_path):
     """Interrupted after the first checkpoint and run again: what an uninterrupted run gives."""
     folder = tmp_path / "nets"
-    sizes = ["--steps", "60", "--dynamics-steps", "60", "--batch", "16", "--dynamics-batch", "64"]
+    sizes = [
+        "--steps",
+        "60",
+        "--readout-steps",
+        "60",
+        "--dynamics-steps",
+        "60",
+        "--batch",
+        "16",
+        "--dynamics-batch",
+        "64",
+    ]
     command = ["train", "world-model", "--data", str(made / "data"), "--out", str(folder), *sizes]
     command += ["--evaluate-every", "30"]
     assert interrupt_after_first_checkpoint(command) == 30

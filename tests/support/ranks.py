@@ -68,8 +68,8 @@ def run_training(folder: Path, devices: int) -> None:
     out = folder / f"nets-{devices}"
     model = WorldModelConfig(latent_dim=8, action_dim=2, image_size=16, channels=(8, 8), hidden=16)
     config = TrainConfig(
-        steps=4, dynamics_steps=4, batch=8, dynamics_batch=8, dynamics_rollout=3, evaluate_every=2, directions=16,
-        devices=devices, accelerator="cpu",
+        steps=4, readout_steps=4, dynamics_steps=4, batch=8, dynamics_batch=8, dynamics_rollout=3, evaluate_every=2,
+        directions=16, devices=devices, accelerator="cpu",
     )  # fmt: skip
     nets = train(EpisodeStore(folder / "data"), SPEC, out, model, config)
     torch.save(nets.state_dict(), out / f"rank-{os.environ.get('LOCAL_RANK', '0')}.state")

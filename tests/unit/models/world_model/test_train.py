@@ -60,3 +60,24 @@ def test_standardised_signals_have_the_readouts_scale():
     assert nets.standardise(np.full((1, 1), 5, np.float32)) == pytest.approx(torch.ones(1, 1))
     latents = torch.randn(6, 4)
     assert torch.allclose(nets.read(latents), nets.readout(latents) * 2 + 3)
+
+
+def test_the_readout_is_fitted_to_its_end_on_what_the_encoder_has_become(tmp_path):
+    rng = np.random.default_rng(0)
+    with EpisodeWriter(tmp_path / "data", {}) as writer:
+        for seed in range(4):
+            x = rng.uniform(0, 1, 17).astype(np.float32)
+            images = np.broadcast_to(np.uint8(255 * x)[:, None, None, None], (17, 16, 16, 3))
+            writer.append(Episode(images.copy(), np.zeros((16, 1), np.float32), {"x": x}, _meta(seed)))
+    store, error = EpisodeStore(tmp_path / "data"), {}
+    for steps in (0, 300):
+        config = TrainConfig(
+            steps=3, readout_steps=steps, dynamics_steps=1, batch=4, readout_batch=32, dynamics_batch=4,
+            dynamics_rollout=2, directions=8, accelerator="cpu",
+        )  # fmt: skip
+        nets = train(store, SPEC, tmp_path / str(steps), MODEL, config)
+        episode = store[0]
+        with torch.no_grad():
+            read = nets.read(nets.encode(episode.observations))[:, 0].numpy()
+        error[steps] = np.abs(read - episode.signals["x"]).mean()
+    assert error[300] < 0.5 * error[0]
