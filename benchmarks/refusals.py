@@ -1,11 +1,10 @@
 """When should the language model refuse? What a bias on its choice would do, on texts kept for validation.
 
-    python benchmarks/refusals.py [--count 150] [--seed 11] [--json FILE]
+    python benchmarks/refusals.py [--json FILE]
 
 An answer begins with "goals", "answer" or "refuse". For each text: by how much the logit of refusing exceeds the
 others', which is the bias that would turn the choice, and whether the answer without refusing is right. So one pass
-gives every bias's rates. The texts: those of validation.jsonl, written in other words than the training's, and
-instructions drawn from the templates kept from training. What FILE has already is not measured again.
+gives every bias's rates. The texts are those of validation.jsonl, written in other words than the training's.
 """
 
 import argparse
@@ -27,10 +26,10 @@ from worldpilot.models.language.decoders import Silent, SpeculativeDecoder
 from worldpilot.models.language.grammar import JsonGrammar
 from worldpilot.models.language.loaders import load
 from worldpilot.reasoning.evaluation import VALIDATION, Prompter, Question, Stage, is_exact, load_questions
-from worldpilot.reasoning.instructions import pairs
 from worldpilot.reasoning.reasoner import (
     MAX_TOKENS,
     Outcome,
+    Status,
     check_instruction,
     instruction_grammar,
     interpret,
@@ -46,7 +45,7 @@ BIASES = np.arange(-8.0, 4.01, 0.5)
 class Decision:
     """What the model makes of a text."""
 
-    kind: str  # reward, refusal or question
+    kind: str  # reward or refusal
     margin: float  # the logit of refusing less the best other one
     right: bool  # it answers right if it may not refuse
 
@@ -86,22 +85,11 @@ class Judge:
         said = self.tokenizer.decode([token for token in generation.tokens if token not in self.tokenizer.end])
         status, rationale, spec = interpret(said, scene)
         outcome = Outcome(status, rationale, spec, said, generation)
-        right = outcome.status == "refused" if question.kind == "refusal" else is_exact(outcome, question, scene)
+        right = outcome.status is Status.REFUSED if question.kind == "refusal" else is_exact(outcome, question, scene)
         return Decision(question.kind, margin, right)
 
 
-def from_templates(count: int, seed: int) -> list[tuple[Question, Scene]]:
-    """Instructions of the templates kept from training, each once; neighbours begin alike."""
-    found: dict[tuple[str, str], tuple[Question, Scene]] = {}
-    for pair in pairs(seed, validation=True):
-        question = Question(pair.scene.task, pair.instruction, (pair.intent,), ())
-        found[pair.scene.describe(), pair.instruction] = question, pair.scene
-        if len(found) == count:
-            break
-    return [found[key] for key in sorted(found)]
-
-
-def in_other_words() -> Iterator[tuple[Question, Scene]]:
+def texts() -> Iterator[tuple[Question, Scene]]:
     """The texts of validation.jsonl, in their tasks' scenes."""
     for task, questions in itertools.groupby(load_questions(VALIDATION), lambda question: question.task):
         with closing(Prompter(task) if task == "quadruped" else Stage(task, seed=0)) as stage:
@@ -112,7 +100,7 @@ def in_other_words() -> Iterator[tuple[Question, Scene]]:
 def rates(decisions: Sequence[Decision], bias: float) -> dict[str, Any]:
     """With a bias: the shares of what is right, and of rewards that are refused, with 95 % intervals."""
     figures: dict[str, Any] = {"bias": bias}
-    for name, kind in (("rewards", "reward"), ("refusals", "refusal"), ("questions", "question")):
+    for name, kind in (("rewards", "reward"), ("refusals", "refusal")):
         of_kind = [decision for decision in decisions if decision.kind == kind]
         figures[name] = _share([decision.is_right(bias) for decision in of_kind])
         if kind == "reward":
@@ -122,31 +110,23 @@ def rates(decisions: Sequence[Decision], bias: float) -> dict[str, Any]:
 
 def _share(right: Sequence[bool]) -> dict[str, Any]:
     n, found = len(right), sum(right)
-    return {"rate": found / n, "n": n, "ci": list(wilson(found, n))} if n else {"rate": None, "n": 0, "ci": None}
+    return {"rate": found / n, "n": n, "ci": list(wilson(found, n))}
 
 
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=150, help="instructions of templates")
-    parser.add_argument("--seed", type=int, default=11, help="of their scenes and words")
     parser.add_argument("--json", type=Path, help="write the figures as one JSON object")
     args = parser.parse_args()
-    figures: dict[str, Any] = {"seed": args.seed, "count": args.count}
-    if args.json and args.json.exists():
-        figures |= json.loads(args.json.read_text())
     judge = Judge()
-    for name, texts in (("other words", in_other_words()), ("templates", from_templates(args.count, args.seed))):
-        if name in figures:
-            continue
-        decisions = [judge.decide(question, scene) for question, scene in texts]
-        figures[name] = [rates(decisions, float(bias)) for bias in BIASES]
-        print(f"{name}\n  bias   rewards  refused  refusals  questions")
-        for row in figures[name]:
-            columns = (row[kind]["rate"] for kind in ("rewards", "refused", "refusals", "questions"))
-            print(f"{row['bias']:6.1f}" + "".join(f"{float('nan') if r is None else r:10.1%}" for r in columns))
-        if args.json:
-            args.json.write_text(json.dumps(figures, indent=1) + "\n")
+    decisions = [judge.decide(question, scene) for question, scene in texts()]
+    rows = [rates(decisions, float(bias)) for bias in BIASES]
+    print("  bias   rewards  refused  refusals")
+    for row in rows:
+        columns = (row[kind]["rate"] for kind in ("rewards", "refused", "refusals"))
+        print(f"{row['bias']:6.1f}" + "".join(f"{rate:10.1%}" for rate in columns))
+    if args.json:
+        args.json.write_text(json.dumps({"biases": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
