@@ -22,6 +22,7 @@ from worldpilot.calibration.intervals import wilson
 from worldpilot.calibration.sysid import SysidConfig
 from worldpilot.cli.calibrate_system import identify
 from worldpilot.cli.collect import EXCITE, behave, record, source
+from worldpilot.errors import InvalidInput
 from worldpilot.models.data.episodes import Episode
 from worldpilot.sim.identify import PushTReplay, QuadrupedReplay
 from worldpilot.sim.tasks import task
@@ -83,17 +84,22 @@ def run(kind: str, seed: int) -> Kept:
             meta = {"seed": i, "behaviour": EXCITE}
             episodes.append(noisy(record(world, drive, excitation.steps, meta, sensors=kind != POSES_ONLY), name, rng))
     assert entry.replay is not None
-    with closing(entry.replay(None)) as replay:
-        found, _, _ = identify(replay, episodes)
+    try:
+        with closing(entry.replay(None)) as replay:
+            found, _, _ = identify(replay, episodes)
+    except InvalidInput as refusal:  # it fell before there was enough to see
+        return {"true": true, "refused": str(refusal)}
     return {"true": true, "found": found.to_dict()}
 
 
 def summarise(kind: str, kept: list[Kept]) -> dict[str, Any]:
-    """Errors of each parameter over all robots, of those that were said to be known; and how many were not."""
+    """Errors of each parameter over all robots, of those that were said to be known; and how many were not, or were
+    refused."""
     parameters, sought = {}, SOUGHT[kind.partition(",")[0]]
+    told = [k for k in kept if "found" in k]
     for name in kept[0]["true"]:
         largest = SysidConfig().tolerance * sought[name].scale
-        known = [k for k in kept if k["found"]["parameters"][name]["std"] <= largest]
+        known = [k for k in told if k["found"]["parameters"][name]["std"] <= largest]
         figures: dict[str, Any] = {"n": len(kept), "identified": len(known)}
         if known:
             true = np.array([k["true"][name] for k in known])
@@ -112,8 +118,8 @@ def summarise(kind: str, kept: list[Kept]) -> dict[str, Any]:
                 within = int((np.abs(errors) <= TARGETS[name]).sum())
                 figures |= {"target": TARGETS[name], "within": within, "within_ci": list(wilson(within, len(known)))}
         parameters[name] = figures
-    conditions = [k["found"]["condition"] for k in kept]
-    segments = [k["found"]["segments"] for k in kept]
+    conditions = [k["found"]["condition"] for k in told]
+    segments = [k["found"]["segments"] for k in told]
     return {
         "parameters": parameters,
         "condition_median": float(np.median(conditions)),
@@ -129,7 +135,8 @@ def page(result: dict[str, Any]) -> str:
         "",
         "Written by `python benchmarks/sysid.py`; the figures are in `sysid.json`. Robots are drawn, recorded while",
         "they are excited, and identified from noisy recordings. Errors are of the truth; a payload's are of the",
-        "trunk's mass with it; a delay's are in ms. They are of the runs in which the parameter was said to be known.",
+        "trunk's mass with it; a delay's are in ms. They are of the runs in which the parameter was said to be known;",
+        "of a robot that fell too soon none was.",
         "",
         "| recording | parameter | known | error, rms | bias | largest | within the target | truth in the interval |",
         "|---|---|---|---|---|---|---|---|",
@@ -173,7 +180,7 @@ def main() -> None:
                 kept.setdefault(kind, []).append(run(kind, seed))
                 args.record.parent.mkdir(parents=True, exist_ok=True)
                 args.record.write_text(json.dumps(kept))
-                print(kind, seed, kept[kind][-1]["true"], kept[kind][-1]["found"]["parameters"], flush=True)
+                print(kind, seed, kept[kind][-1], flush=True)
     kinds = {kind: summarise(kind, kept[kind][: args.seeds]) for kind in KINDS if kept.get(kind)}
     args.results.mkdir(parents=True, exist_ok=True)
     (args.results / "sysid.json").write_text(json.dumps({"seed": SEED, "kinds": kinds}, indent=1) + "\n")
