@@ -67,7 +67,7 @@ def test_the_readout_is_fitted_to_its_end_on_what_the_encoder_has_become(tmp_pat
     with EpisodeWriter(tmp_path / "data", {}) as writer:
         for seed in range(4):
             x = rng.uniform(0, 1, 17).astype(np.float32)
-            images = np.broadcast_to(np.uint8(255 * x)[:, None, None, None], (17, 16, 16, 3))
+            images = np.broadcast_to((255 * x).astype(np.uint8)[:, None, None, None], (17, 16, 16, 3))
             writer.append(Episode(images.copy(), np.zeros((16, 1), np.float32), {"x": x}, _meta(seed)))
     store, error = EpisodeStore(tmp_path / "data"), {}
     for steps in (0, 300):
