@@ -54,9 +54,14 @@ def test_the_graph_is_wired_as_described(running: Any, probe: Any) -> None:
     graph, node = graphs.load(), probe.node
     unused = {"state", "joint_command"}  # push_t has a camera and is driven by a twist
     for name in running.supervisor.status:
-        spec = graph.nodes[name]
-        published = dict(node.get_publisher_names_and_types_by_node(name, "/"))
-        subscribed = dict(node.get_subscriber_names_and_types_by_node(name, "/"))
+        spec, deadline = graph.nodes[name], time.monotonic() + 10
+        expected = {f"/{topic.lstrip('/')}" for topic in {*spec.publishes, *spec.subscribes} - unused}
+        while True:  # the probe hears of one endpoint after another
+            published = dict(node.get_publisher_names_and_types_by_node(name, "/"))
+            subscribed = dict(node.get_subscriber_names_and_types_by_node(name, "/"))
+            if expected <= {*published, *subscribed} or time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
         served = dict(node.get_service_names_and_types_by_node(name, "/"))
         for topics, found in ((spec.publishes, published), (spec.subscribes, subscribed)):
             for topic in set(topics) - unused:
