@@ -19,13 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldpilot.calibration.intervals import wilson
 from worldpilot.models.language.base import Request
 from worldpilot.models.language.context import Context
 from worldpilot.models.language.decoders import Silent, SpeculativeDecoder
 from worldpilot.models.language.grammar import JsonGrammar
 from worldpilot.models.language.loaders import load
-from worldpilot.reasoning.evaluation import VALIDATION, Prompter, Question, Stage, is_exact, load_questions
+from worldpilot.reasoning.evaluation import VALIDATION, Prompter, Question, Stage, is_exact, load_questions, rate_of
 from worldpilot.reasoning.reasoner import (
     MAX_TOKENS,
     Outcome,
@@ -102,15 +101,10 @@ def rates(decisions: Sequence[Decision], bias: float) -> dict[str, Any]:
     figures: dict[str, Any] = {"bias": bias}
     for name, kind in (("rewards", "reward"), ("refusals", "refusal")):
         of_kind = [decision for decision in decisions if decision.kind == kind]
-        figures[name] = _share([decision.is_right(bias) for decision in of_kind])
+        figures[name] = rate_of([decision.is_right(bias) for decision in of_kind])
         if kind == "reward":
-            figures["refused"] = _share([decision.margin + bias > 0 for decision in of_kind])
+            figures["refused"] = rate_of([decision.margin + bias > 0 for decision in of_kind])
     return figures
-
-
-def _share(right: Sequence[bool]) -> dict[str, Any]:
-    n, found = len(right), sum(right)
-    return {"rate": found / n, "n": n, "ci": list(wilson(found, n))}
 
 
 def main() -> None:

@@ -205,11 +205,11 @@ class QuadrupedReplay:
         wanted = [self._names.index(name) for name in names]
         low = observations[:, self._names.index("height")] < self._world.robot.fallen_height
         end = int(np.argmax(low)) if low.any() else len(controls)
-        columns = {
-            part: [self._names.index(n) for n in self._names if n.startswith(part)] for part in ("dq_", "contact_")
-        }
-        unrest = np.linalg.norm(observations[:, columns["dq_"]], axis=1)
-        unrest += _AIRBORNE * (1 - observations[:, columns["contact_"]]).sum(1)
+        turning, touching = (
+            [i for i, name in enumerate(self._names) if name.startswith(part)] for part in ("dq_", "contact_")
+        )
+        unrest = np.linalg.norm(observations[:, turning], axis=1)
+        unrest += _AIRBORNE * (1 - observations[:, touching]).sum(1)
         segments, first = [], self._before
         while first + self._length <= end:
             first += int(np.argmin(unrest[first : min(first + self._wait, end - self._length) + 1]))

@@ -354,14 +354,15 @@ def _dynamics_stage(
     nets.encoder.requires_grad_(False)
     drawn = frames.draw_views(config.views, np.random.default_rng([config.seed, 4]))
     latents = encode_views(nets, frames, drawn)
-    if nets.names and config.readout_steps and not (folder / "dynamics.pt").exists():
+    begins = not (folder / "dynamics.pt").exists()
+    if begins and nets.names and config.readout_steps:
         _fit_readout(nets, frames, latents, drawn, config)
         nets.readout.load_state_dict(fabric.broadcast(nets.readout.state_dict()))
     nets.readout.requires_grad_(False)
     windows = frames.windows(h - 1 + rollout, spec.block)
     rng = np.random.default_rng([config.seed, 2])
     torch.manual_seed(config.seed + 1)
-    if not (folder / "dynamics.pt").exists():  # members that owe nothing to stage 1's shared data order
+    if begins:  # members that owe nothing to stage 1's shared data order
         nets.predictor = predictor(nets.config).to(nets.device)
     optimiser = torch.optim.AdamW(
         [*nets.predictor.parameters(), *nets.decoder.parameters()], config.learning_rate, weight_decay=0.01
@@ -398,14 +399,11 @@ def _fit_readout(
     nets: WorldModelNets, frames: Frames, latents: Tensor, drawn: npt.NDArray[np.int64], config: TrainConfig
 ) -> None:
     """Fit the readout to frozen latents of shape (V, F, D), of frames in their views of shape (V, F)."""
-    rng = np.random.default_rng([config.seed, 5])
+    rng, size = np.random.default_rng([config.seed, 5]), config.readout_batch
     optimiser = torch.optim.AdamW(nets.readout.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warm_cosine(config.readout_steps))
     for _ in range(config.readout_steps):
-        row, frame = (
-            rng.integers(len(drawn), size=config.readout_batch),
-            rng.integers(drawn.shape[1], size=config.readout_batch),
-        )
+        row, frame = rng.integers(len(drawn), size=size), rng.integers(drawn.shape[1], size=size)
         signals = nets.standardise(frames.measured(frame[:, None], drawn[row, frame])[:, 0])
         optimiser.zero_grad(set_to_none=True)
         _size((nets.readout(latents[row, frame]) - signals).square()).mean().backward()

@@ -28,20 +28,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(root)
         exec(compile(source, TUTORIAL.name, "exec"), {"__name__": "tutorial"})
     data, nets, prior, out = (str(root / name) for name in ("data/dot", "nets", "prior", "dot"))
-    sizes = [
-        "--steps",
-        "6",
-        "--readout-steps",
-        "6",
-        "--dynamics-steps",
-        "6",
-        "--batch",
-        "8",
-        "--dynamics-batch",
-        "16",
-        "--evaluate-every",
-        "6",
-    ]
+    sizes = ["--steps", "6", "--readout-steps", "6", "--dynamics-steps", "6"]
+    sizes += ["--batch", "8", "--dynamics-batch", "16", "--evaluate-every", "6"]
     assert main(["train", "world-model", "--data", data, "--out", nets, *sizes]) == 0
     sizes = ["--steps", "6", "--batch", "16", "--evaluate-every", "6"]
     assert main(["train", "action-prior", "--data", data, "--world-model", nets, "--out", prior, *sizes]) == 0

@@ -15,6 +15,10 @@ from worldpilot.types import History
 
 pytestmark = pytest.mark.slow
 
+# Of a world model's training.
+SIZES = ["--steps", "60", "--readout-steps", "60", "--dynamics-steps", "60"]
+SIZES += ["--batch", "16", "--dynamics-batch", "64", "--evaluate-every", "30"]
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
@@ -22,20 +26,7 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("training")
     data, nets, prior, out = (str(root / name) for name in ("data", "nets", "prior", "artifact"))
     assert main(["collect", "push_t", "--out", data, "--random-push", "24", "--steps", "60"]) == 0
-    sizes = [
-        "--steps",
-        "60",
-        "--readout-steps",
-        "60",
-        "--dynamics-steps",
-        "60",
-        "--batch",
-        "16",
-        "--dynamics-batch",
-        "64",
-    ]
-    sizes += ["--evaluate-every", "30"]
-    assert main(["train", "world-model", "--data", data, "--out", nets, *sizes]) == 0
+    assert main(["train", "world-model", "--data", data, "--out", nets, *SIZES]) == 0
     prior_sizes = ["--steps", "80", "--batch", "64", "--evaluate-every", "40"]
     assert main(["train", "action-prior", "--data", data, "--world-model", nets, "--out", prior, *prior_sizes]) == 0
     assert main(["export", "push_t", "--world-model", nets, "--prior", prior, "--out", out, "--data", "miniature"]) == 0
@@ -73,20 +64,7 @@ def interrupt_after_first_checkpoint(command: list[str]) -> int:
 def test_training_resumes_to_the_same_weights(made, tmp_path):
     """Interrupted after the first checkpoint and run again: what an uninterrupted run gives."""
     folder = tmp_path / "nets"
-    sizes = [
-        "--steps",
-        "60",
-        "--readout-steps",
-        "60",
-        "--dynamics-steps",
-        "60",
-        "--batch",
-        "16",
-        "--dynamics-batch",
-        "64",
-    ]
-    command = ["train", "world-model", "--data", str(made / "data"), "--out", str(folder), *sizes]
-    command += ["--evaluate-every", "30"]
+    command = ["train", "world-model", "--data", str(made / "data"), "--out", str(folder), *SIZES]
     assert interrupt_after_first_checkpoint(command) == 30
     assert main(command) == 0
     resumed, straight = (world_model.load(path).state_dict() for path in (folder, made / "nets"))

@@ -159,13 +159,17 @@ def _same(a: RewardSpec, b: RewardSpec) -> bool:
     return terms[0] == terms[1]
 
 
+def rate_of(found: Sequence[bool]) -> dict[str, Any]:
+    """How many of these are true: `rate`, `n`, and Wilson's 95 % interval `ci`; None where there are none."""
+    n = len(found)
+    return {"rate": sum(found) / n if n else None, "n": n, "ci": list(wilson(sum(found), n)) if n else None}
+
+
 def _summary(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Rates with intervals."""
 
     def rate(key: str, *kinds: str) -> dict[str, Any]:
-        found = [bool(case[key]) for case in cases if case["kind"] in kinds and key in case]
-        n = len(found)
-        return {"rate": sum(found) / n if n else None, "n": n, "ci": list(wilson(sum(found), n)) if n else None}
+        return rate_of([bool(case[key]) for case in cases if case["kind"] in kinds and key in case])
 
     return {
         "exact": rate("exact", "reward"),
