@@ -16,7 +16,7 @@ demo: setup ## the whole story in simulation, with a report: make demo [TASK=pus
 	@.venv/bin/worldpilot demo $(TASK) $(ARGS)
 
 test: setup ## all tests: make test [ARGS="-m 'not slow'"]
-	@. .venv/ros_env.bash && export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST \
+	@. .venv/ros_env.bash && export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST OMP_NUM_THREADS=1 \
 	ROS_DOMAIN_ID=$${ROS_DOMAIN_ID:-$$(.venv/bin/python -c "from worldpilot.demo import host; print(host.free_domain())")} \
 	&& .venv/bin/pytest $(ARGS)
 

@@ -15,6 +15,7 @@ pytest.importorskip("worldpilot_msgs", reason="the ROS workspace is not sourced:
 
 import numpy as np
 import rclpy
+from rclpy.action.client import ActionClient
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import QoSProfile
@@ -53,6 +54,7 @@ class Probe:
 
     node: Any
     heard: dict[str, list[Heard]] = field(default_factory=dict)
+    clients: dict[str, Any] = field(default_factory=dict)  # of services and actions
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def listen(self, *topics: str) -> None:
@@ -95,14 +97,24 @@ class Probe:
 
     def call(self, service: Any, name: str, /, *, timeout: float = 5.0, **fields: Any) -> Any:
         """The response of a service."""
-        client = self.node.create_client(service, name)
-        assert client.wait_for_service(timeout), f"there is no service {name}"
+        self._keep(name, lambda: self.node.create_client(service, name))
+        assert self.clients[name].wait_for_service(timeout), f"there is no service {name}"
         answered = threading.Event()
-        future = client.call_async(service.Request(**fields))
+        future = self.clients[name].call_async(service.Request(**fields))
         future.add_done_callback(lambda _: answered.set())
         assert answered.wait(timeout), f"{name} has not answered"
-        self.node.destroy_client(client)
         return future.result()
+
+    def action(self, action: Any, name: str, /) -> ActionClient:
+        """The client of an action that is there."""
+        self._keep(name, lambda: ActionClient(self.node, action, name))
+        assert self.clients[name].wait_for_server(5.0), f"there is no action {name}"
+        return self.clients[name]
+
+    def _keep(self, name: str, make: Callable[[], Any]) -> None:
+        if name not in self.clients:
+            self.clients[name] = make()
+            time.sleep(0.2)  # the middleware drops answers to a client that the server has not discovered yet
 
     def _hear(self, topic: str, message: Any) -> None:
         with self.changed:
@@ -149,7 +161,7 @@ def probe(domain: int) -> Iterator[Probe]:
     thread.start()
     yield Probe(node)
     executor.shutdown(timeout_sec=1.0)
-    try_shutdown(context=context)
+    try_shutdown(context=context)  # its node is left: Fast DDS may wait for ever when it is destroyed as peers leave
     thread.join(timeout=2.0)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus
-from rclpy.action.client import ActionClient
 from worldpilot_msgs.action import ReachGoal
 from worldpilot_msgs.msg import PlannerStatus
 from worldpilot_msgs.srv import Imagine, ListRewards, ListSignals, SetGoal, SwapReward
@@ -196,8 +195,7 @@ class Goal:
     def __init__(self, running: Any, **fields: Any) -> None:
         self.feedback: list[Any] = []
         self.done = threading.Event()
-        self.client = ActionClient(running.probe.node, ReachGoal, "mpc/reach_goal")
-        assert self.client.wait_for_server(5.0)
+        self.client = running.probe.action(ReachGoal, "mpc/reach_goal")
         self.handle = self._wait(
             self.client.send_goal_async(
                 ReachGoal.Goal(**fields), feedback_callback=lambda m: self.feedback.append(m.feedback)

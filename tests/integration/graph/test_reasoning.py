@@ -18,7 +18,6 @@ from typing import Any
 import psutil
 import pytest
 from action_msgs.msg import GoalStatus
-from rclpy.action.client import ActionClient
 from worldpilot_msgs.action import Reason
 from worldpilot_msgs.msg import PlannerStatus
 from worldpilot_msgs.srv import ListRewards, ListSignals, SwapReward
@@ -71,8 +70,7 @@ class Instruction:
     def __init__(self, running: Any, instruction: str, **fields: Any) -> None:
         self.feedback: list[Any] = []
         self.heard, self.done = threading.Event(), threading.Event()
-        self.client = ActionClient(running.probe.node, Reason, "reasoning/reason")
-        assert self.client.wait_for_server(5.0)
+        self.client = running.probe.action(Reason, "reasoning/reason")
         goal = Reason.Goal(instruction=instruction, **{"deadline": 60.0, **fields})
         self.handle = self._wait(self.client.send_goal_async(goal, feedback_callback=self._hear))
         self.accepted = self.handle.accepted

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import rclpy
+from lifecycle_msgs.srv import GetState
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.action.client import ActionClient
 from rclpy.context import Context
@@ -19,7 +20,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from worldpilot_msgs.action import ReachGoal, Reason
 from worldpilot_msgs.msg import Alert, GroundTruth, PlannerStatus
-from worldpilot_msgs.srv import InjectFault, SwapReward
+from worldpilot_msgs.srv import InjectFault, ListRewards, SwapReward
 
 from worldpilot.errors import InvalidInput, NotReady
 from worldpilot.graph import load
@@ -27,6 +28,7 @@ from worldpilot_nodes import qos
 from worldpilot_nodes.base import Age
 from worldpilot_nodes.convert import message_class
 
+_QUESTIONS = (GetParameters, GetState, ListRewards)
 _TOPICS = ("planner_status", "alert", "ground_truth", "prediction_error")
 
 
@@ -43,6 +45,7 @@ class Client:
         self._newest: dict[str, Any] = {}  # topic -> message
         self._ages = {name: Age() for name in _TOPICS}
         self._timeout = timeout
+        self._clients: dict[str, Any] = {}  # by the service's name
         self._arrived = threading.Condition()
         self._context = Context()
         for name, value in load().environment.items():  # read once by the middleware, when it starts
@@ -198,30 +201,26 @@ class Client:
             raise InvalidInput("reasoning/reason: busy with another instruction, or not active; try again later")
         return Reasoning(handle)
 
-    def has(self, service: str, timeout: float) -> bool:
-        """Whether a service is there within `timeout` [s]; its type does not matter."""
-        end, name = time.monotonic() + timeout, self._node.resolve_service_name(service)
-        while name not in dict(self._node.get_service_names_and_types()):
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.05)
-        return True
+    def has(self, kind: Any, service: str, timeout: float) -> bool:
+        """Whether a service is there within `timeout` [s]."""
+        return self._client(kind, service).wait_for_service(timeout_sec=timeout)
 
     def call(self, kind: Any, service: str, *, timeout: float | None = None, **fields: Any) -> Any:
-        """The answer of any service of the graph.
+        """The answer of any service of the graph; what only asks is repeated each second until it is answered.
+
+        A service that has not discovered its client yet carries out a request, but its answer is lost (rmw_fastrtps).
 
         Raises:
             NotReady: it is not there, or has not answered in `timeout` [s] (default: the client's).
         """
-        client = self._node.create_client(kind, service)
-        try:
-            if not client.wait_for_service(timeout_sec=self._timeout):
-                raise NotReady(
-                    f"{service} is not there after {self._timeout:.0f} s; does the graph run, on this domain?"
-                )
-            return self._wait(client.call_async(kind.Request(**fields)), service, timeout)
-        finally:
-            self._node.destroy_client(client)
+        if not self.has(kind, service, self._timeout):
+            raise NotReady(f"{service} is not there after {self._timeout:.0f} s; does the graph run, on this domain?")
+        client, limit = self._client(kind, service), timeout or self._timeout
+        tries = max(round(limit), 1) if kind in _QUESTIONS else 1
+        for _ in range(tries):
+            with contextlib.suppress(NotReady):
+                return self._wait(client.call_async(kind.Request(**fields)), service, limit / tries)
+        raise NotReady(f"{service} has not answered in {limit:.0f} s")
 
     def parameter(self, node: str, name: str) -> Any:
         """The value of a node's parameter; None if it has none of that name."""
@@ -238,6 +237,12 @@ class Client:
         (result,) = self.call(SetParameters, f"{node}/set_parameters", parameters=[parameter]).results
         if not result.successful:
             raise InvalidInput(f"{node}.{name}: {result.reason}")
+
+    def _client(self, kind: Any, service: str) -> Any:
+        """Of a service, kept: a new one must first be discovered."""
+        if service not in self._clients:
+            self._clients[service] = self._node.create_client(kind, service)
+        return self._clients[service]
 
     def _call(self, client: Any, request: Any) -> Any:
         return self._wait(client.call_async(request), client.srv_name)

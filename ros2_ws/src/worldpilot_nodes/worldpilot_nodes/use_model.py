@@ -43,7 +43,8 @@ def use_model(client: Client, folder: Path) -> Artifact:
     artifact = Artifact.load(folder)
     if key := client.parameter("world_model", "public_key"):
         signing.require(folder, Path(key))
-    nodes = [_find(client, name) for name in ORDER if name in NEEDED or client.has(f"{name}/change_state", 1.0)]
+    present = [name for name in ORDER if client.has(ChangeState, f"{name}/change_state", 1.0) or name in NEEDED]
+    nodes = [_find(client, name) for name in present]
     active = _check(client, artifact, nodes)
     _unload(client, nodes)
     try:
