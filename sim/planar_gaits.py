@@ -146,7 +146,9 @@ def leg(thigh: float, knee: float, toes: float, pitch: float) -> Array:
     return np.array([thigh + pitch, knee, toes - thigh + knee])
 
 
-def behave(gait: Gait, noise: float) -> Callable[[LeggedWorld, np.random.Generator], Iterator[Array]]:
+def behave(
+    gait: Gait, noise: float, standing: float = 0.0
+) -> Callable[[LeggedWorld, np.random.Generator], Iterator[Array]]:
     """The gait with exploration noise, changing no faster than a control may, until shortly after a fall.
 
     The noise is white: nothing that came before tells of it, so that what is learnt to be done in a state is on average
@@ -155,17 +157,23 @@ def behave(gait: Gait, noise: float) -> Callable[[LeggedWorld, np.random.Generat
     Args:
         gait: what is explored around.
         noise: largest standard deviation of an episode's noise [rad]; that of each is drawn uniformly from 0 on.
+        standing: longest time [s] for which the stance is held before the gait begins, as it is while a graph starts
+            or holds the robot; every other episode's is drawn uniformly from 0 on, the others begin at once.
     """
 
     def controls(world: LeggedWorld, rng: np.random.Generator) -> Iterator[Array]:
         controller, action, strength = gait.start(), world.action, rng.uniform(0, noise)
         low, high = np.asarray(action.low), np.asarray(action.high)
         step = np.asarray(action.max_rate) * CONTROL_DT
+        waits = round(rng.uniform(-standing, standing) / CONTROL_DT) if standing else 0
         control, fallen = np.zeros(action.control_dim), 0
         while fallen < AFTER_FALL:
             fallen += world.ended
             now = dict(zip(world.state_names, world.observe().data.tolist(), strict=True))
+            waits -= 1
             target = controller.control(now) + rng.normal(0, strength, action.control_dim)
+            if waits >= 0:
+                target = np.zeros_like(control)
             control = np.clip(np.clip(target, control - step, control + step), low, high)
             yield control
 

@@ -198,7 +198,7 @@ TASKS = {
     "walker": Task(
         action=planar.WALKER.action,
         world=planar.Walker,
-        behaviours={"walk": Behaviour(lambda: planar_gaits.behave(planar_gaits.WALK, 0.08), 250)},
+        behaviours={"walk": Behaviour(lambda: planar_gaits.behave(planar_gaits.WALK, 0.08, standing=1.0), 250)},
         state=planar.WALKER.state,
         signals=planar.WALKER.signals,
     ),
