@@ -78,49 +78,78 @@ class Text:
 
 
 @torch.inference_mode()
-def generate(target: Llama, request: Request, context: Context) -> Text:
-    """The target's greedy answer with its alternatives. `context`, of the target, keeps what prompts have in common."""
+def generate(target: Llama, request: Request, context: Context, guess: Sequence[int] = ()) -> Text:
+    """The target's greedy answer with its alternatives.
+
+    Args:
+        target: answers.
+        request: the prompt and the grammar.
+        context: of the target; keeps what prompts have in common.
+        guess: what the answer may be; read at once with the prompt, it saves a step for each token that it has right.
+    """
     state = request.grammar.start() if request.grammar else None
-    context.keep_common(request.prompt)
-    logits = context.read(request.prompt[len(context.tokens) :], last=1)[-1]
-    tokens: list[int] = []
+    text, end = list(request.prompt), len(request.prompt) + request.max_tokens
     choices: list[Choice] = []
-    while len(tokens) < request.max_tokens:
+    context.keep_common(text)
+    first, logits = len(text), context.read([*text[len(context.tokens) :], *guess], last=len(guess) + 1)
+    while len(text) < end:
         new = state.forced() if state else []
         if not new:
-            allowed = torch.from_numpy(state.mask()) if state else torch.ones(len(logits), dtype=torch.bool)
+            if (
+                len(text) - first >= len(logits) or context.tokens[: len(text)] != text
+            ):  # the guess has ended, or is wrong
+                context.keep_common(text)
+                first, logits = len(text), context.read(text[len(context.tokens) :], last=1)
+            now = logits[len(text) - first]
+            allowed = torch.from_numpy(state.mask()) if state else torch.ones(len(now), dtype=torch.bool)
             count = int(allowed.sum())
-            best = logits.masked_fill(~allowed, -torch.inf).log_softmax(-1).topk(min(ALTERNATIVES, count))
+            best = now.masked_fill(~allowed, -torch.inf).log_softmax(-1).topk(min(ALTERNATIVES, count))
             new = best.indices[:1].tolist()
             if count > 1:
                 values = tuple(round(value, 3) for value in best.values.tolist())
-                choices.append(Choice(len(tokens), tuple(best.indices.tolist()), values, count <= ALTERNATIVES))
-        new = new[: request.max_tokens - len(tokens)]
-        tokens += new
+                place = len(text) - len(request.prompt)
+                choices.append(Choice(place, tuple(best.indices.tolist()), values, count <= ALTERNATIVES))
+        new = new[: end - len(text)]
+        text += new
         if request.end & set(new):
             break
         if state:
             state.advance(new)
-        logits = context.read(new, last=1)[-1]
-    return Text(request.prompt, tuple(tokens), tuple(choices), state is not None)
+    return Text(request.prompt, tuple(text[len(request.prompt) :]), tuple(choices), state is not None)
 
 
-def generate_all(target: Llama, requests: Sequence[Request], path: Path) -> list[Text]:
+def generate_all(
+    target: Llama,
+    requests: Sequence[Request],
+    path: Path,
+    guesses: Mapping[tuple[int, ...], Sequence[int]] | None = None,
+) -> list[Text]:
     """The target's answers to all requests, one a line of `path`; goes on behind the lines that are there.
+
+    Args:
+        target: answers.
+        requests: neighbours should begin alike.
+        path: the file.
+        guesses: by prompt, what the answer may be.
 
     Raises:
         InvalidInput: the file holds answers to other requests or of another target.
     """
-    capacity = max(len(request.prompt) + request.max_tokens for request in requests)
+    guesses = guesses or {}
+    capacity = max(len(r.prompt) + max(r.max_tokens, len(guesses.get(r.prompt, ()))) for r in requests)
     context = Context(target, capacity)
+
+    def answer(request: Request) -> Text:
+        return generate(target, request, context, guesses.get(request.prompt, ()))
+
     texts = [_from_json(line) for line in path.read_text().splitlines()] if path.exists() else []
     asked = [request.prompt for request in requests[: len(texts)]]
-    if [text.prompt for text in texts] != asked or (texts and generate(target, requests[0], context) != texts[0]):
+    if [text.prompt for text in texts] != asked or (texts and answer(requests[0]) != texts[0]):
         raise InvalidInput(f"{path} holds texts for other prompts or of another target; delete it or choose a folder")
     with path.open("a") as file:
         left = requests[len(texts) :]
         for request in tqdm(left, initial=len(texts), total=len(requests), desc="target's texts", mininterval=5):
-            texts.append(generate(target, request, context))
+            texts.append(answer(request))
             file.write(json.dumps(asdict(texts[-1])) + "\n")
             file.flush()
     return texts
@@ -248,6 +277,7 @@ def train_draft(
     held_prompts: Sequence[Request],
     config: DraftConfig,
     folder: Path,
+    guesses: Mapping[tuple[int, ...], Sequence[int]] | None = None,
 ) -> tuple[Llama, dict[str, Any]]:
     """Generate the target's texts into `folder` and train a draft on them; run again to resume.
 
@@ -258,6 +288,7 @@ def train_draft(
         held_prompts: to measure on.
         config: the draft's sizes, and how it is trained.
         folder: gets texts.jsonl, draft.pt and log.jsonl.
+        guesses: by prompt, what the target may answer; right ones make its texts quicker, no more.
 
     Returns:
         The draft and what is known of it: data and metrics on held-out texts.
@@ -268,7 +299,7 @@ def train_draft(
             f"{len(held_prompts)}"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    texts = generate_all(target, [*prompts, *held_prompts], folder / "texts.jsonl")
+    texts = generate_all(target, [*prompts, *held_prompts], folder / "texts.jsonl", guesses)
     train, held = texts[: len(prompts)], texts[len(prompts) :]
     rng = np.random.default_rng(config.seed)
     vocabulary = choose_vocabulary(train, config.head_size, tokenizer.end)

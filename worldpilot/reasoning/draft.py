@@ -67,10 +67,17 @@ def make_draft(
         command: what this is done by, for the manifest.
     """
     model, tokenizer = loaders.load(target, "bfloat16")
-    prompts = instruction_requests(tokenizer, instructions, config.seed) + free_requests(tokenizer, questions)
-    held = instruction_requests(tokenizer, max(1, instructions // 10), config.seed, validation=True)
-    held += free_requests(tokenizer, questions // 5, validation=True)
-    draft, about = train_draft(model, tokenizer, prompts, held, config, work)
+    asked = _instructions(tokenizer, instructions, config.seed)
+    held = _instructions(tokenizer, max(1, instructions // 10), config.seed, validation=True)
+    draft, about = train_draft(
+        model,
+        tokenizer,
+        [request for request, _ in asked] + free_requests(tokenizer, questions),
+        [request for request, _ in held] + free_requests(tokenizer, questions // 5, validation=True),
+        config,
+        work,
+        guesses={request.prompt: meant for request, meant in asked + held},
+    )
     about = {"command": command, "seed": config.seed} | about
     about["data"] |= {"instructions": instructions, "questions": min(questions, len(_FORMS) * len(_TOPICS))}
     about["libraries"] = {"python": platform.python_version(), "torch": version("torch")}
@@ -86,17 +93,25 @@ def instruction_requests(tokenizer: Tokenizer, count: int, seed: int, validation
         seed: of scenes and instructions.
         validation: of the templates that are kept from training.
     """
+    return [request for request, _ in _instructions(tokenizer, count, seed, validation)]
+
+
+def _instructions(
+    tokenizer: Tokenizer, count: int, seed: int, validation: bool = False
+) -> list[tuple[Request, list[int]]]:
+    """As `instruction_requests`, each with what the instruction means, in tokens."""
     grammars: dict[str, JsonGrammar] = {}
-    requests: dict[tuple[int, ...], Request] = {}
+    found: dict[tuple[int, ...], tuple[Request, list[int]]] = {}
     for pair in pairs(seed, validation):
         prompt = tuple(tokenizer.chat(messages(check_instruction(pair.instruction), pair.scene)))
         key = json.dumps(intent_schema(pair.scene))
         if key not in grammars:
             grammars[key] = instruction_grammar(pair.scene, tokenizer)
-        requests[prompt] = Request(prompt, MAX_TOKENS, end=tokenizer.end, grammar=grammars[key])
-        if len(requests) == count:
+        request = Request(prompt, MAX_TOKENS, end=tokenizer.end, grammar=grammars[key])
+        found[prompt] = request, tokenizer.encode(json.dumps(pair.intent, separators=(",", ":")))
+        if len(found) == count:
             break
-    return [requests[prompt] for prompt in sorted(requests)]
+    return [found[prompt] for prompt in sorted(found)]
 
 
 def free_requests(tokenizer: Tokenizer, count: int, validation: bool = False) -> list[Request]:

@@ -88,6 +88,20 @@ def test_a_text_is_the_targets_greedy_answer_with_its_alternatives(model: Model,
     assert answer["goal"] in SCHEMA["properties"]["goal"]["enum"]
 
 
+def test_a_guess_changes_no_text(model: Model, requests: list[Request]) -> None:
+    target, _, _ = model
+    context = Context(target, 256)
+    for request in (requests[0], requests[-1]):
+        text = generate(target, request, context)
+        right = list(text.tokens)
+        wrong = [*right[:3], (right[3] + 1) % target.config.vocab_size, *right[4:]]
+        for guess in (right, right[:5], wrong, [*right, 1, 2, 3], [7]):
+            guessed = generate(target, request, context, guess)
+            assert (guessed.tokens, guessed.prompt) == (text.tokens, text.prompt)
+            assert [c.tokens[:3] for c in guessed.choices] == [c.tokens[:3] for c in text.choices]
+            assert context.tokens[: len(text.prompt)] == list(text.prompt)
+
+
 def test_texts_go_on_where_they_stopped(model: Model, requests: list[Request], tmp_path: Path) -> None:
     target, _, _ = model
     whole = generate_all(target, requests, tmp_path / "whole.jsonl")
