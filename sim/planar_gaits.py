@@ -33,7 +33,7 @@ class Controller(Protocol):
 class Gait(Protocol):
     """What a controller is made from at the start of an episode."""
 
-    def start(self) -> Controller: ...
+    def start(self, rng: np.random.Generator) -> Controller: ...
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Walk:
     brake: float  # [rad s/m], swing thigh for each m/s above the nominal speed
     speed: float  # [m/s], nominal
 
-    def start(self) -> Controller:
+    def start(self, rng: np.random.Generator) -> Controller:
         return _Walking(self)
 
 
@@ -101,6 +101,32 @@ class _Walking:
 
 
 @dataclass(frozen=True)
+class Halting:
+    """The stance and a gait in turns, each for a random time: a robot that is held and let go."""
+
+    gait: Walk
+    held: tuple[float, float]  # [s], shortest and longest
+    going: tuple[float, float]  # [s]
+
+    def start(self, rng: np.random.Generator) -> Controller:
+        return _Halting(self, rng)
+
+
+class _Halting:
+    def __init__(self, halting: Halting, rng: np.random.Generator) -> None:
+        self._halting, self._rng, self._left = halting, rng, rng.uniform(*halting.held)
+        self._controller: Controller | None = None  # None: held
+
+    def control(self, now: State) -> Array:
+        if self._left <= 0:
+            going = self._controller is None
+            self._controller = self._halting.gait.start(self._rng) if going else None
+            self._left = self._rng.uniform(*(self._halting.going if going else self._halting.held))
+        self._left -= CONTROL_DT
+        return np.zeros(6) if self._controller is None else self._controller.control(now)
+
+
+@dataclass(frozen=True)
 class Hop:
     """Hops on one leg: it gives way for a fixed time, thrusts, and is set for the next landing in flight."""
 
@@ -118,7 +144,7 @@ class Hop:
     brake: float  # [s], by how much more for each m/s above the nominal speed
     speed: float  # [m/s], nominal
 
-    def start(self) -> Controller:
+    def start(self, rng: np.random.Generator) -> Controller:
         return _Hopping(self)
 
 
@@ -146,9 +172,7 @@ def leg(thigh: float, knee: float, toes: float, pitch: float) -> Array:
     return np.array([thigh + pitch, knee, toes - thigh + knee])
 
 
-def behave(
-    gait: Gait, noise: float, standing: float = 0.0
-) -> Callable[[LeggedWorld, np.random.Generator], Iterator[Array]]:
+def behave(gait: Gait, noise: float) -> Callable[[LeggedWorld, np.random.Generator], Iterator[Array]]:
     """The gait with exploration noise, changing no faster than a control may, until shortly after a fall.
 
     The noise is white: nothing that came before tells of it, so that what is learnt to be done in a state is on average
@@ -157,23 +181,17 @@ def behave(
     Args:
         gait: what is explored around.
         noise: largest standard deviation of an episode's noise [rad]; that of each is drawn uniformly from 0 on.
-        standing: longest time [s] for which the stance is held before the gait begins, as it is while a graph starts
-            or holds the robot; every other episode's is drawn uniformly from 0 on, the others begin at once.
     """
 
     def controls(world: LeggedWorld, rng: np.random.Generator) -> Iterator[Array]:
-        controller, action, strength = gait.start(), world.action, rng.uniform(0, noise)
+        controller, action, strength = gait.start(rng), world.action, rng.uniform(0, noise)
         low, high = np.asarray(action.low), np.asarray(action.high)
         step = np.asarray(action.max_rate) * CONTROL_DT
-        waits = round(rng.uniform(-standing, standing) / CONTROL_DT) if standing else 0
         control, fallen = np.zeros(action.control_dim), 0
         while fallen < AFTER_FALL:
             fallen += world.ended
             now = dict(zip(world.state_names, world.observe().data.tolist(), strict=True))
-            waits -= 1
             target = controller.control(now) + rng.normal(0, strength, action.control_dim)
-            if waits >= 0:
-                target = np.zeros_like(control)
             control = np.clip(np.clip(target, control - step, control + step), low, high)
             yield control
 
@@ -198,6 +216,7 @@ WALK = Walk(
     brake=0.2293,
     speed=0.9,
 )
+HALTING = Halting(WALK, held=(0.2, 1.5), going=(0.3, 3.0))
 # With noise up to 0.035 rad, 200 episodes (seeds 0-199): 97.5 % survive [94.3, 98.9], 0.32 m/s; up to 0.05, 89.5 %.
 HOP = Hop(
     torso=Torso(lean=0.0194, gain=272.4169, damping=8.6417),

@@ -81,6 +81,14 @@ def test_the_prior_resumes_to_the_same_weights(made, tmp_path):
     assert all(torch.allclose(resumed[name], straight[name], atol=1e-5) for name in straight)
 
 
+def test_a_prior_learns_from_the_behaviours_that_it_is_told(made, tmp_path, capsys):
+    command = ["train", "action-prior", "--data", str(made / "data"), "--world-model", str(made / "nets")]
+    command += ["--out", str(tmp_path), "--steps", "2", "--batch", "8"]
+    assert main([*command, "--behaviours", "random_push"]) == 0
+    assert main([*command, "--behaviours", "expert,noisy_expert"]) == 2
+    assert "random_push" in capsys.readouterr().err
+
+
 def test_the_artifact_is_what_was_trained(made):
     artifact, nets = Artifact.load(made / "artifact"), world_model.load(made / "nets")
     image = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)

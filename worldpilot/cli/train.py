@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             sub.add_argument(
                 "--world-model", type=Path, required=True, help="trained checkpoints of a world model, or of dynamics"
             )
+            sub.add_argument("--behaviours", help="of the data, those to propose from, separated by commas; default: all")
         elif model == "dynamics":
             sub.add_argument("--kind", choices=list(KINDS), default="step", help="see models/dynamics/networks.py")
             for name in SIZES:
@@ -110,6 +111,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             train_dynamics(store, spec, args.out, config, args.kind, **sizes)
     else:
+        if args.behaviours:
+            store = store.select(behaviour=tuple(args.behaviours.split(",")))
         train_prior(store, spec, args.world_model, args.out, _given(args, for_latents(args.world_model)))
     return 0
 

@@ -56,6 +56,20 @@ def test_in_the_stance_they_stand_on_their_feet(worlds: dict[str, LeggedWorld], 
     assert all(signals[f"contact_{foot}"] for foot in world.robot.feet)
 
 
+def test_halting_holds_the_stance_and_walks_in_turns(worlds: dict[str, LeggedWorld]) -> None:
+    world = worlds["walker"]
+    world.reset(seed=2, options={"offsets": np.zeros(6)})
+    controls = planar_gaits.behave(planar_gaits.HALTING, 0.0)(world, np.random.default_rng(0))
+    held = []
+    for _, control in zip(range(250), controls, strict=False):
+        world.drive(control)
+        held.append(not control.any())
+    turns = np.flatnonzero(np.diff(held))
+    assert held[0]
+    assert len(turns) >= 2
+    assert 10 <= turns[0] + 1 <= 76  # 0.2 to 1.5 s
+
+
 def test_the_walker_steps_with_one_foot_after_the_other(worlds: dict[str, LeggedWorld]) -> None:
     signals = record(worlds["walker"], 0.0, 1)
     assert not worlds["walker"].ended
@@ -81,7 +95,7 @@ def test_noise_is_white_and_drawn_up_to_the_largest(worlds: dict[str, LeggedWorl
     """The noise of a control is what differs from the gait's own, where neither rate nor bounds cut it."""
 
     class Standing:
-        def start(self) -> planar_gaits.Controller:
+        def start(self, rng: np.random.Generator) -> planar_gaits.Controller:
             return self
 
         def control(self, now: planar_gaits.State) -> planar_gaits.Array:
