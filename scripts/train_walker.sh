@@ -9,8 +9,8 @@ work=${2:-build/$task}
 seed=${3:-0}
 case $task in
   # It is also held and let go, as by its graph: the model knows that, the prior does not propose it.
-  walker) behaviour=walk collect=(--walk 600 --halting 200) data="600 walk, 200 halting" ;;
-  hopper) behaviour=hop collect=(--hop 600) data="600 hop" ;;
+  walker) behaviour=walk collect=(--walk 600 --halting 200) data="600 walk, 200 halting" asked=held_forward ;;
+  hopper) behaviour=hop collect=(--hop 600) data="600 hop" asked=forward ;;
   *) echo "walker or hopper, got $task" >&2; exit 2 ;;
 esac
 pilot=.venv/bin/worldpilot
@@ -25,7 +25,7 @@ zoo=models/zoo/$task
 "$pilot" export "$task" --world-model "$work/nets" --prior "$work/prior" --out "$zoo" \
   --data "$data episodes of sim/planar.py" --command "scripts/train_walker.sh $task"
 # The monitor is calibrated on the planner that it will watch.
-"$pilot" evaluate "$task" --protocol rewards --rewards-file benchmarks/forward.json --policies mpc --episodes 100 \
+"$pilot" evaluate "$task" --protocol rewards --rewards-file benchmarks/$asked.json --policies mpc --episodes 100 \
   --seed 1000 --record "$work/calibration"
 "$pilot" calibrate monitor --task "$task" --data "$work/calibration" --behaviours mpc --held-out 1
 "$pilot" models verify "$task"

@@ -49,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             sub.add_argument(
                 "--world-model", type=Path, required=True, help="trained checkpoints of a world model, or of dynamics"
             )
-            sub.add_argument("--behaviours", help="of the data, those to propose from, separated by commas; default: all")
+            sub.add_argument(
+                "--behaviours", help="of the data, those to propose from, separated by commas; default: all"
+            )
         elif model == "dynamics":
             sub.add_argument("--kind", choices=list(KINDS), default="step", help="see models/dynamics/networks.py")
             for name in SIZES:

@@ -60,6 +60,7 @@ class Protocol:
     warm_up: int  # steps before, under the action prior and not measured
     steps: int
     rewards: tuple[Asked, ...]
+    held: int = 0  # steps at most for which the robot is held at first, as while its graph starts; each seed's is drawn
 
     def select(self, names: tuple[str, ...]) -> tuple[Asked, ...]:
         """The rewards of these names.
@@ -85,7 +86,8 @@ def load(path: Path = NOVEL) -> Protocol:
     try:
         rewards = tuple(_asked(name, entry) for name, entry in data["rewards"].items())
         measured = data["measured"]
-        return Protocol(data["task"], int(measured["warm_up_steps"]), int(measured["steps"]), rewards)
+        held = int(measured.get("held_steps", 0))
+        return Protocol(data["task"], int(measured["warm_up_steps"]), int(measured["steps"]), rewards, held)
     except KeyError as error:
         raise InvalidInput(f"{path}: the field {error} is missing; compare with {NOVEL.name}") from error
 

@@ -94,9 +94,9 @@ def run_trials(
 
 
 def run_trial(artifact: Artifact, world: LeggedWorld, protocol: Protocol, trial: Trial, planning: Planning) -> Episode:
-    """One episode: the prior's warm-up, then the policy, until time is up or the robot has fallen.
+    """One episode: held, then the prior's warm-up, then the policy, until time is up or the robot has fallen.
 
-    The warm-up depends on the seed alone, so that all policies of a seed are given the same moving robot.
+    What comes before the policy depends on the seed alone, so that all policies of a seed are given the same robot.
     """
     world.reset(seed=trial.seed)
     reward = trial.asked.reward if trial.asked else protocol.rewards[0].reward  # a policy that takes none ignores it
@@ -104,8 +104,13 @@ def run_trial(artifact: Artifact, world: LeggedWorld, protocol: Protocol, trial:
     policy, warm_up = trial.kind.make(setting), PriorAlone(setting)
     states, signals, controls = [world.observe().data], [world.signals()], list[FloatArray]()
     previous = np.zeros(world.action.control_dim, np.float32)
-    for step in range(protocol.warm_up + protocol.steps):
-        if step < protocol.warm_up and trial.kind.warms:
+    held = int(np.random.default_rng([trial.seed, 9]).integers(protocol.held + 1)) if trial.kind.warms else 0
+    for step in range(-held, protocol.warm_up + protocol.steps):
+        if step < 0:
+            policy.watch(states[-1], previous)
+            warm_up.watch(states[-1], previous)
+            control = np.zeros_like(previous)
+        elif step < protocol.warm_up and trial.kind.warms:
             policy.watch(states[-1], previous)
             control = warm_up.act(states[-1], previous)
         else:
@@ -122,6 +127,7 @@ def run_trial(artifact: Artifact, world: LeggedWorld, protocol: Protocol, trial:
         "behaviour": trial.kind.name,
         "reward": trial.asked.name if trial.asked else "",
         "reward_family": family(trial.asked.reward) if trial.asked else "",
+        "held": held,
         "solve_ms": [round(1e3 * seconds, 3) for seconds in policy.solves],
         **world.outcome(),
     }
@@ -178,15 +184,15 @@ def task_units(task_name: str) -> dict[str, str]:
 
 
 def measured(episode: Episode, warm_up: int) -> dict[str, FloatArray]:
-    """The signals after the warm-up; of an episode that ended before, the last ones."""
-    first = min(warm_up + 1, len(episode))
+    """The signals after the hold and the warm-up; of an episode that ended before, the last ones."""
+    first = min(episode.meta.get("held", 0) + warm_up + 1, len(episode))
     return {name: values[first:] for name, values in episode.signals.items()}
 
 
 def score(reward: RewardSpec, episode: Episode, artifact: Artifact, warm_up: int) -> float:
-    """A reward's own score of what was really done after the warm-up, at the model steps."""
+    """A reward's own score of what was really done after the hold and the warm-up, at the model steps."""
     spec, block = artifact.spec, artifact.spec.action.block
-    first = min(warm_up, len(episode) - block)
+    first = min(episode.meta.get("held", 0) + warm_up, len(episode) - block)
     steps = max((len(episode) - first) // block, 1)
     at = first + block * np.arange(1, steps + 1)
     latents = artifact.world_model.encode(episode.observations[at])
@@ -269,6 +275,7 @@ def _meta(artifact: Artifact, protocol: Protocol, planning: Planning, world: Leg
         "model_id": artifact.spec.model_id,
         "planning": settings(planning),
         "warm_up": protocol.warm_up,
+        **({"held": protocol.held} if protocol.held else {}),
         "steps": protocol.steps,
         "rewards": {asked.name: reward_id(asked.reward) for asked in protocol.rewards},
     }

@@ -42,6 +42,20 @@ def test_policies_of_a_seed_are_given_the_same_moving_robot(legged: Artifact) ->
     assert (episodes[0].observations[0] != episodes[5].observations[0]).any()
 
 
+def test_a_robot_that_is_held_at_first_stands_and_is_measured_afterwards(legged: Artifact) -> None:
+    protocol = replace(SHORT, warm_up=0, held=10)
+    trials = plan_trials(["prior", "mpc"], protocol.select(("slow",)), range(4), "quadruped")
+    episodes = run_trials(legged, protocol, trials, CHEAP)
+    waits = [episode.meta["held"] for episode in episodes]
+    assert waits[::2] == waits[1::2]
+    assert len(set(waits)) > 1
+    for episode, held in zip(episodes, waits, strict=True):
+        assert held <= 10
+        assert not episode.controls[:held].any()
+        assert episode.controls[held:].any()
+        assert len(episode) == held + 8 == held + len(measured(episode, 0)["height"])
+
+
 def test_planners_plan_as_the_graph_of_the_task_does() -> None:
     planning, mpc = Planning.of("quadruped"), graph.load().settings("quadruped", "mpc")
     assert planning.replan == mpc["replan_every"] != Planning().replan
