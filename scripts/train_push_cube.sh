@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 task=push_cube
 collect=(--random-push 2150 --expert 150)
-model=(--steps 6000 --dynamics-steps 15000 --dynamics-batch 256 --views 3)
+model=(--steps 6000 --dynamics-steps 15000 --dynamics-batch 256)
 prior=(--steps 5000)
 good=(--protocol goal-image --policies mpc --episodes 200)
 behaviours=mpc
