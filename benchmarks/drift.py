@@ -32,11 +32,9 @@ def measure(artifact: Artifact, scenes: int, seed: int) -> dict[str, Any]:
             _place(world, rng)
             latent = model.encode(world.observe().data[None])
             history = History(np.repeat(latent, spec.history, 0), rest)
-            imagined = model.rollout(history, none, np.zeros(spec.action.control_dim, np.float32)).signals
-            now = model.signals(latent)
-            moved.append(_distance(imagined, {name: values[0] for name, values in now.items()})[0])
-            truth = world.signals()
-            misread.append(_distance(now, truth)[0])
+            imagined = model.rollout(history, none, np.zeros(spec.action.control_dim, np.float32))
+            moved.append(_distance(imagined.signals, imagined.current_signals)[0])
+            misread.append(_distance(imagined.current_signals, world.signals()))
     ways = np.array(moved) * 1e3
     last = ways[:, -1]
     return {

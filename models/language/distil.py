@@ -95,9 +95,8 @@ def generate(target: Llama, request: Request, context: Context, guess: Sequence[
     while len(text) < end:
         new = state.forced() if state else []
         if not new:
-            if (
-                len(text) - first >= len(logits) or context.tokens[: len(text)] != text
-            ):  # the guess has ended, or is wrong
+            ended, wrong = len(text) - first >= len(logits), context.tokens[: len(text)] != text
+            if ended or wrong:  # the guess
                 context.keep_common(text)
                 first, logits = len(text), context.read(text[len(context.tokens) :], last=1)
             now = logits[len(text) - first]

@@ -108,7 +108,7 @@ def _instructions(
         if key not in grammars:
             grammars[key] = instruction_grammar(pair.scene, tokenizer)
         request = Request(prompt, MAX_TOKENS, end=tokenizer.end, grammar=grammars[key])
-        found[prompt] = request, tokenizer.encode(json.dumps(pair.intent, separators=(",", ":")))
+        found[prompt] = request, tokenizer.encode(pair.answer)
         if len(found) == count:
             break
     return [found[prompt] for prompt in sorted(found)]

@@ -5,6 +5,7 @@ request is a list of such templates and a function that draws what fills them an
 set, held_out.jsonl, is written by hand with other templates and other words; a test compares.
 """
 
+import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +35,11 @@ class Pair:
     scene: Scene
     intent: Mapping[str, Any]
     template: str  # what it was made from; those of the validation split are `held(template)`
+
+    @property
+    def answer(self) -> str:
+        """The intent as the model writes it."""
+        return json.dumps(self.intent, separators=(",", ":"))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import argparse
 import itertools
-import json
 import logging
 import sys
 from importlib.metadata import version
@@ -21,7 +20,7 @@ from worldpilot.reasoning.reasoner import messages
 def example(pair: Pair, tokenizer: Tokenizer) -> Example:
     """A pair in tokens."""
     prompt = tokenizer.chat(messages(pair.instruction, pair.scene))
-    answer = tokenizer.encode(json.dumps(pair.intent, separators=(",", ":")))
+    answer = tokenizer.encode(pair.answer)
     return Example(tuple(prompt), (*answer, min(tokenizer.end)), group=pair.scene.describe())
 
 
