@@ -28,6 +28,7 @@ from worldpilot_nodes import qos
 from worldpilot_nodes.base import Age
 from worldpilot_nodes.convert import message_class
 
+_NEEDED = {"mpc/swap_reward": SwapReward, "sim/inject_fault": InjectFault}  # met at the start, discovered before use
 _QUESTIONS = (GetParameters, GetState, ListRewards)
 _TOPICS = ("planner_status", "alert", "ground_truth", "prediction_error")
 
@@ -58,8 +59,8 @@ class Client:
             self._node.create_subscription(
                 message_class(spec.type), name, lambda m, name=name: self._take(name, m), qos.SUBSCRIPTIONS[spec.qos]
             )
-        self._swap = self._node.create_client(SwapReward, "mpc/swap_reward")
-        self._inject = self._node.create_client(InjectFault, "sim/inject_fault")
+        for service, kind in _NEEDED.items():
+            self._client(kind, service)
         self._reach = ActionClient(self._node, ReachGoal, "mpc/reach_goal")
         self._reason = ActionClient(self._node, Reason, "reasoning/reason")
         self._executor = SingleThreadedExecutor(context=self._context)
@@ -131,8 +132,7 @@ class Client:
                 f"nothing came on {', '.join(n for n in _TOPICS if n not in self._newest)} in {timeout:.0f} s"
             )
         waits = {
-            "mpc/swap_reward": self._swap.wait_for_service,
-            "sim/inject_fault": self._inject.wait_for_service,
+            **{service: self._client(kind, service).wait_for_service for service, kind in _NEEDED.items()},
             "mpc/reach_goal": self._reach.wait_for_server,
         }
         for name, wait in waits.items():
@@ -142,7 +142,7 @@ class Client:
     def swap_reward(self, spec: Mapping[str, Any] | str) -> SwapReward.Response:
         """Ask for another reward, as data or as JSON; the answer says whether it was accepted, and if not, why."""
         text = spec if isinstance(spec, str) else json.dumps(spec)
-        return self._call(self._swap, SwapReward.Request(spec_json=text))
+        return self.call(SwapReward, "mpc/swap_reward", spec_json=text)
 
     def inject_fault(self, name: str, **params: float) -> None:
         """Make something go wrong in the simulation.
@@ -150,7 +150,7 @@ class Client:
         Raises:
             InvalidInput: it was refused.
         """
-        response = self._call(self._inject, InjectFault.Request(name=name, params_json=json.dumps(params)))
+        response = self.call(InjectFault, "sim/inject_fault", name=name, params_json=json.dumps(params))
         if not response.success:
             raise InvalidInput(response.message)
 
@@ -243,9 +243,6 @@ class Client:
         if service not in self._clients:
             self._clients[service] = self._node.create_client(kind, service)
         return self._clients[service]
-
-    def _call(self, client: Any, request: Any) -> Any:
-        return self._wait(client.call_async(request), client.srv_name)
 
     def _wait(self, future: Future, what: str, timeout: float | None = None) -> Any:
         done, limit = threading.Event(), timeout or self._timeout
