@@ -86,11 +86,15 @@ def run_arm(name: str, seed: int, data: Path, work: Path, shards: int, episodes:
     store = EpisodeStore(part)
     spec = ActionSpec.from_dict(store.meta["action"])
     config = replace(BASE, seed=seed, **ARMS[name])
-    train(store, spec, folder / "nets", preset("small", spec.dim), config)
+    if not (folder / "nets" / "metrics.json").exists():
+        train(store, spec, folder / "nets", preset("small", spec.dim), config)
     metrics = json.loads((folder / "nets" / "metrics.json").read_text())
     result = {key: metrics[key] for key in ("r2", "r2_linear", "open_loop_nmse", "open_loop_rmse", "effective_rank")}
     if name != "absolute targets":  # the world takes velocities
-        train_prior(store, spec, folder / "nets", folder / "prior", replace(PRIOR, seed=seed))
+        if not (folder / "prior" / "metrics.json").exists():
+            train_prior(store, spec, folder / "nets", folder / "prior", replace(PRIOR, seed=seed))
+        if episodes == 0:
+            return result
         export("push_t", spec, folder / "nets", folder / "prior", folder / "artifact", ["benchmarks/ablations.py"], "")
         artifact = Artifact.load(folder / "artifact")
         figures = evaluate(
@@ -109,7 +113,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--shards", type=int, default=20)
-    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--episodes", type=int, default=100, help="0: train only, for a machine without the simulator")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, default=None)
     args = parser.parse_args()

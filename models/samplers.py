@@ -152,7 +152,8 @@ def corrupt(name: str, clean: Tensor, noise: Tensor, uniform: Tensor) -> tuple[T
     if name == "flow":  # at x = (1 - sigma) a + sigma n the velocity is n - a
         return torch.lerp(clean, noise, uniform.view(shape)), uniform, noise - clean
     at = (uniform * TIMES).long()
-    kept = torch.as_tensor(DDIMScheduler(TIMES, beta_schedule=COSINE).alphas_cumprod)[at].view(shape)
+    levels = torch.as_tensor(DDIMScheduler(TIMES, beta_schedule=COSINE).alphas_cumprod, device=clean.device)
+    kept = levels[at].view(shape)
     return kept.sqrt() * clean + (1 - kept).sqrt() * noise, at / TIMES, noise
 
 

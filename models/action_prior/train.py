@@ -44,6 +44,7 @@ class PriorTrainConfig:
     goal_ahead: int = 75  # a goal lies up to so many control steps ahead; 0: no goals
     evaluate_every: int = 1000
     seed: int = 0
+    accelerator: str = "auto"  # a GPU if there is one
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.horizon, self.evaluate_every) < 1 or not 0 <= self.ema < 1:
@@ -90,8 +91,9 @@ def train_prior(
         start: checkpoints of a prior in the same latents to go on from, its sizes kept; None: begin anew.
 
     Raises:
-        InvalidInput: goals are asked for in the latents of states.
+        InvalidInput: goals are asked for in the latents of states, or a GPU where there is none.
     """
+    device = world_model.device_of(config.accelerator)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     train_index, held_index = store.split()
@@ -102,11 +104,11 @@ def train_prior(
     if of_states:
         if config.goal_ahead:
             raise InvalidInput("prior: a prior in the latents of states takes no goals; set goal_ahead to 0")
-        nets = dynamics.load(encoder)
+        nets = dynamics.load(encoder).to(device)
         latents, held_latents = nets.encode(frames.observations).unsqueeze(0), nets.encode(held.observations)
         drawn = drawn[:1]
     else:
-        nets = world_model.load(encoder, "encoder")
+        nets = world_model.load(encoder, "encoder").to(device)
         latents = world_model.encode_views(nets, frames, drawn)
         held_latents = world_model.encode_all(nets, held.observations)  # as they are
     sizes = PriorConfig(
@@ -119,7 +121,7 @@ def train_prior(
         goal_dim=len(frames.names) if config.goal_ahead else 0,
         sampler=config.sampler,
     )
-    denoiser = Denoiser(sizes) if start is None else load(start).train()
+    denoiser = (Denoiser(sizes) if start is None else load(start).train()).to(device)
     sizes = denoiser.config
     average = copy.deepcopy(denoiser).requires_grad_(False)
     windows, held_windows = (f.windows(sizes.history - 1 + sizes.horizon, spec.block) for f in (frames, held))
@@ -131,7 +133,7 @@ def train_prior(
         if not isinstance(nets, WorldModelNets) or not sizes.goal_dim:
             return None, None
         signals, mask = hindsight(source, at + now, views, config.goal_ahead, rng)
-        return (torch.from_numpy(signals) - nets.signal_mean) / nets.signal_std, torch.from_numpy(mask)
+        return nets.standardise(signals), torch.from_numpy(mask).to(device)
 
     optimiser = torch.optim.AdamW(denoiser.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps, 1e-5)
@@ -143,7 +145,8 @@ def train_prior(
         at, row = rng.choice(windows, config.batch), rng.integers(len(drawn), size=config.batch)
         views = drawn[row, at]
         past = latents[row[:, None], at[:, None] + span]
-        loss = _loss(denoiser, past, _actions(frames, at, views, sizes, spec), *goals(frames, at, views))
+        actions = _actions(frames, at, views, sizes, spec).to(device)
+        loss = _loss(denoiser, past, actions, *goals(frames, at, views))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
@@ -158,14 +161,14 @@ def train_prior(
         if (step + 1) % config.evaluate_every == 0 or step + 1 == config.steps:
             with torch.no_grad():
                 at, views = rng.choice(held_windows, 4096), np.zeros(4096, np.int64)
-                past, actions = held_latents[at[:, None] + span], _actions(held, at, views, sizes, spec)
+                past, actions = held_latents[at[:, None] + span], _actions(held, at, views, sizes, spec).to(device)
                 held_loss = float(_loss(average, past, actions, *goals(held, at, views)))
             tqdm.write(f"prior {step + 1}: held-out loss {held_loss:.4f}")
             metrics = {"data_sha256": store.sha256(), "train": asdict(config), "held_out_flow_loss": held_loss}
             metrics |= {"episodes": len(held_index), "step": step + 1}
             (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
             world_model.save_checkpoint(folder / "prior.pt", parts, rng, meta, step + 1)
-    return average
+    return average.cpu()
 
 
 def hindsight(
@@ -202,7 +205,7 @@ def load(folder: Path, sampler: str | None = None, sampler_steps: int | None = N
     path = folder / "prior.pt"
     if not path.exists():
         raise InvalidInput(f"{path} is missing; run `worldpilot train action-prior` first")
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, map_location="cpu", weights_only=True)
     trained = PriorConfig(**state["config"])
     config = replace(trained, sampler=sampler or trained.sampler, sampler_steps=sampler_steps or trained.sampler_steps)
     if not samplers.exchangeable(trained.sampler, config.sampler):
@@ -219,6 +222,6 @@ def _actions(frames: Frames, at: np.ndarray, views: np.ndarray, sizes: PriorConf
 
 def _loss(denoiser: Denoiser, past: Tensor, actions: Tensor, goal: Tensor | None, mask: Tensor | None) -> Tensor:
     """Mean squared error of what the denoiser says to noisy actions, at levels of noise drawn at random."""
-    noise, uniform = torch.randn_like(actions), torch.rand(len(actions))
+    noise, uniform = torch.randn_like(actions), torch.rand(len(actions), device=actions.device)
     noisy, times, target = samplers.corrupt(denoiser.config.sampler, actions, noise, uniform)
     return (denoiser(noisy, times, past, goal, mask) - target).square().mean()

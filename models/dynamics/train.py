@@ -104,7 +104,7 @@ class DynamicsNets(nn.Module):
 
     def encode(self, states: FloatArray) -> Tensor:
         """States of shape (..., D) to latents of the same shape."""
-        return (torch.from_numpy(states) - self.state_mean) / self.state_std
+        return (torch.from_numpy(states).to(self.state_mean.device) - self.state_mean) / self.state_std
 
     def read(self, latents: Tensor) -> Tensor:
         """Latents of shape (..., D) to signals (..., S) in physical units, in the order of `names`."""

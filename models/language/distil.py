@@ -9,7 +9,7 @@ embeddings start as the target's principal components, so that words it has not 
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +91,14 @@ def generate(target: Llama, request: Request, context: Context, guess: Sequence[
     text, end = list(request.prompt), len(request.prompt) + request.max_tokens
     choices: list[Choice] = []
     context.keep_common(text)
-    first, logits = len(text), context.read([*text[len(context.tokens) :], *guess], last=len(guess) + 1)
+    first, logits = len(text), context.read([*text[len(context.tokens) :], *guess], last=len(guess) + 1).cpu()
     while len(text) < end:
         new = state.forced() if state else []
         if not new:
             ended, wrong = len(text) - first >= len(logits), context.tokens[: len(text)] != text
             if ended or wrong:  # the guess
                 context.keep_common(text)
-                first, logits = len(text), context.read(text[len(context.tokens) :], last=1)
+                first, logits = len(text), context.read(text[len(context.tokens) :], last=1).cpu()
             now = logits[len(text) - first]
             allowed = torch.from_numpy(state.mask()) if state else torch.ones(len(now), dtype=torch.bool)
             count = int(allowed.sum())
@@ -218,6 +218,10 @@ class Batch:
     allowed: Tensor  # (N, V'), bool
     said: Tensor  # (N,), the column of the target's choice; -1: a draft cannot say it
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device."""
+        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
+
     @staticmethod
     def of(texts: Sequence[Text], columns: Mapping[int, int]) -> "Batch":
         """`columns`: of each token that the draft can say."""
@@ -253,7 +257,7 @@ def measure(draft: Llama, texts: Sequence[Text], columns: Mapping[int, int]) -> 
     right), of those with a choice, and with what probability these would be accepted at temperature 1."""
     right, overlap, choices, tokens = 0, 0.0, 0, 0
     for part in _chunks(texts, 32):
-        batch = Batch.of(part, columns)
+        batch = Batch.of(part, columns).to(draft.device)
         log_probs = draft_log_probs(draft, batch)
         right += int((log_probs.argmax(1) == batch.said).sum())
         overlap += float(torch.minimum(log_probs.exp() * batch.allowed, batch.probs).sum())
@@ -281,7 +285,7 @@ def train_draft(
     """Generate the target's texts into `folder` and train a draft on them; run again to resume.
 
     Args:
-        target: answers the prompts.
+        target: answers the prompts; the draft is trained on its device.
         tokenizer: its own.
         prompts: to train on.
         held_prompts: to measure on.
@@ -303,7 +307,9 @@ def train_draft(
     rng = np.random.default_rng(config.seed)
     vocabulary = choose_vocabulary(train, config.head_size, tokenizer.end)
     columns = {token: i for i, token in enumerate(vocabulary)}
-    draft = new_draft(target, vocabulary, config)
+    draft = new_draft(target, vocabulary, config).to(target.device)
+    kind = target.device.type
+    halves = kind != "cpu" or torch.cpu._is_avx512_bf16_supported()
 
     optimiser = torch.optim.AdamW(draft.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, config.steps, pct_start=0.05)
@@ -313,8 +319,9 @@ def train_draft(
     metrics: dict[str, Any] = {}
     bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc="draft", mininterval=5)
     for step in bar:
-        batch = Batch.of([train[i] for i in rng.choice(len(train), config.batch, replace=False)], columns)
-        with torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
+        chosen = rng.choice(len(train), config.batch, replace=False)
+        batch = Batch.of([train[i] for i in chosen], columns).to(target.device)
+        with torch.autocast(kind, torch.bfloat16, enabled=halves):
             log_probs = draft_log_probs(draft, batch)
         # The Kullback-Leibler divergence but for the target's entropy, which no parameter changes.
         loss = -(batch.probs * log_probs).sum() / len(batch.said)

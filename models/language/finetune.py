@@ -1,4 +1,4 @@
-"""Teach a language model a narrow task by low-rank adapters (LoRA, 2106.09685) in its upper layers, on one core.
+"""Teach a language model a narrow task by low-rank adapters (LoRA, 2106.09685) in its upper layers, on one core or GPU.
 
 Three things make it cheap. A batch is the trie of its texts, read as one sequence under a tree mask: what they have in
 common, such as a system message, is read once. The lower layers are frozen and not adapted, so that what they make of
@@ -15,7 +15,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,10 @@ class Batch:
     targets: Tensor  # (S,), the token
     owners: Tensor  # (S,), the example it belongs to
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device."""
+        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
+
     @staticmethod
     def of(examples: Sequence[Example]) -> "Batch":
         """The batch of some examples."""
@@ -130,7 +134,7 @@ class Finetune:
     """Adapts a model to examples.
 
     Args:
-        model: unpacked; its weights are frozen here, its upper layers wrapped.
+        model: unpacked; its weights are frozen here, its upper layers wrapped. Work is done on its device.
         train: what is learned.
         validation: what is measured on: the share of answers of which every token is the likeliest.
         config: settings.
@@ -161,15 +165,18 @@ class Finetune:
                 linear = model.get_submodule(f"blocks.{i}.{name}")
                 if not isinstance(linear, nn.Linear):
                     raise InvalidInput("finetune: the model is packed for running; load it with pack=False")
-                self._adapters[f"blocks.{i}.{name}"] = LowRank(linear, config.rank, config.dropout, generator)
+                adapter = LowRank(linear, config.rank, config.dropout, generator).to(model.device)
+                self._adapters[f"blocks.{i}.{name}"] = adapter
         for name, adapter in self._adapters.items():
             model.set_submodule(name, adapter)
         begun = None if start is None else self._begin_with(start)
         examples = [*train, *validation]
         vocabulary = sorted({token for example in examples for token in example.answer})
-        self._columns = torch.tensor(vocabulary)
+        self._columns = torch.tensor(vocabulary, device=model.device)
         self._head = model.head.weight[self._columns]
-        self._train, self._validation = _batches(train, config), _batches(validation, config)
+        self._train, self._validation = (
+            [batch.to(model.device) for batch in _batches(part, config)] for part in (train, validation)
+        )
         self._kept: dict[int, Tensor] = {}  # id of a batch -> what the frozen layers make of it
         parameters = [p for adapter in self._adapters.values() for p in (adapter.down, adapter.up)]
         self._optimizer = torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)
@@ -205,7 +212,7 @@ class Finetune:
         for batch in self._validation:
             logits, targets = self._logits(batch)
             losses.append(F.cross_entropy(logits, targets, reduction="none"))
-            wrong = torch.zeros(int(batch.owners.max()) + 1).index_add_(
+            wrong = torch.zeros(int(batch.owners.max()) + 1, device=targets.device).index_add_(
                 0, batch.owners, (logits.argmax(-1) != targets).float()
             )
             right.append(wrong == 0)
@@ -215,7 +222,7 @@ class Finetune:
     def adapter(self) -> dict[str, Tensor]:
         """The adapter's tensors, in half precision."""
         return {
-            f"{name}.{part}": getattr(adapter, part).detach().to(torch.float16).contiguous()
+            f"{name}.{part}": getattr(adapter, part).detach().cpu().to(torch.float16).contiguous()
             for name, adapter in self._adapters.items()
             for part in ("down", "up")
         }
@@ -302,7 +309,7 @@ class Finetune:
         path = self._work / CHECKPOINT
         if self.step or not path.is_file():
             return
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         if state["key"] != self._key:
             raise InvalidInput(f"finetune: {path} is of other data or settings; remove it or give another folder")
         for name, thin in self._thin().items():

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldpilot.errors import InvalidInput
+from worldpilot.models.language.captured import LONGEST, Captures
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # queries (..., T, n, d), keys, values (..., T, m, d) -> as queries
 
@@ -117,6 +118,13 @@ class KVCache:
         values[:, self.length : end] = v.transpose(0, 1)
         return keys[:, :end], values[:, :end]
 
+    def put(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Write k and v, of shape (T, m, d), into slots (T,); returns all there is room for, of shape (m, S, d)."""
+        keys, values = self._layers[layer]
+        keys.index_copy_(1, slots, k.transpose(0, 1).to(keys.dtype))
+        values.index_copy_(1, slots, v.transpose(0, 1).to(values.dtype))
+        return keys, values
+
 
 class Llama(nn.Module):
     """The model.
@@ -148,6 +156,7 @@ class Llama(nn.Module):
         if config.tied_embeddings:
             self.head.weight = self.embedding.weight
         self.set_constants(device, head_tokens)
+        self._captures: Captures | None = None
 
     def set_constants(self, device: torch.device | str, head_tokens: Sequence[int] | None) -> None:
         """Make the buffers, which no file holds, on a device."""
@@ -158,7 +167,7 @@ class Llama(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.embedding.weight.device
+        return self.frequencies.device
 
     def cache(self, capacity: int | None = None) -> KVCache:
         """An empty cache, of the model's context if not said otherwise."""
@@ -190,19 +199,39 @@ class Llama(nn.Module):
         count, end = len(tokens), cache.length + len(tokens)
         if end > cache.capacity:
             raise InvalidInput(f"key-value cache: {end} tokens do not fit into {cache.capacity} slots")
+        if self._captures is not None and 0 < count <= LONGEST:
+            return self._captures.forward(tokens, cache, positions, mask, last)
         if positions is None:
             positions = torch.arange(cache.length, end, device=self.device)
         if mask is None and count > 1 and cache.length:
             mask = torch.ones(count, end, dtype=torch.bool, device=self.device).tril(cache.length)
-        if mask is not None:
-            groups = self.config.heads // self.config.kv_heads
-            mask = torch.zeros_like(mask, dtype=self.dtype).masked_fill_(~mask, -math.inf).repeat(groups, 1)
+        bias = None if mask is None else self._bias(mask)
         cos, sin = self._rotations(positions)
         x = self.embedding(tokens).to(cos.dtype)
         for i, block in enumerate(self.blocks):
-            x = block(x, cos, sin, lambda q, k, v, i=i: _attend(q, *cache.append(i, k, v), mask))
+            x = block(x, cos, sin, lambda q, k, v, i=i: _attend(q, *cache.append(i, k, v), bias))
         cache.length = end
         return self._logits(x if last is None else x[count - last :])
+
+    def step(self, tokens: Tensor, cache: KVCache, positions: Tensor, slots: Tensor, sees: Tensor) -> Tensor:
+        """`forward` in the same shapes however much is in the cache, for `Captures`; the cache's length stays.
+
+        Args:
+            tokens: of shape (T,), int64.
+            cache: of this model, with room for S slots.
+            positions: of shape (T,).
+            slots: of shape (T,), where the tokens go in the cache.
+            sees: of shape (T, S), bool: which slots a token sees, itself included.
+
+        Returns:
+            Logits of shape (T, V or V').
+        """
+        bias = self._bias(sees)
+        cos, sin = self._rotations(positions)
+        x = self.embedding(tokens).to(cos.dtype)
+        for i, block in enumerate(self.blocks):
+            x = block(x, cos, sin, lambda q, k, v, i=i: _attend(q, *cache.put(i, slots, k, v), bias))
+        return self._logits(x)
 
     def teacher_forced(self, tokens: Tensor, at: Tensor | None = None) -> Tensor:
         """Logits after each token of B whole texts, for training.
@@ -221,14 +250,22 @@ class Llama(nn.Module):
         return self._logits(x if at is None else x[at])
 
     def pack(self) -> Self:
-        """Lay the weights out as oneDNN's kernels for CPUs read them, where it has any that are faster.
+        """Make ready for running only.
 
-        The model can then be run only: its matrices are no parameters any more.
+        On a CPU the weights are laid out as oneDNN's kernels read them, where it has any that are faster, and are no
+        parameters any more. On a GPU short reads are replayed from CUDA graphs.
         """
+        if self.device.type == "cuda":
+            self._captures = Captures(self)
         for name, layer in list(self.named_modules()):
             if isinstance(layer, nn.Linear) and PackedLinear.pays(layer.weight):
                 self.set_submodule(name, PackedLinear(layer))
         return self
+
+    def _bias(self, sees: Tensor) -> Tensor:
+        """What is added to the scores where a token (row) sees a slot (column) or not, for each group of queries."""
+        groups = self.config.heads // self.config.kv_heads
+        return torch.zeros_like(sees, dtype=self.dtype).masked_fill_(~sees, -math.inf).repeat(groups, 1)
 
     def _rotations(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and signed sines of shape (T, 1, d)."""

@@ -102,6 +102,20 @@ def train_preset(name: str) -> TrainConfig:
     return TRAIN_PRESETS[name]
 
 
+def device_of(accelerator: str) -> torch.device:
+    """The device that one of `ACCELERATORS` means here, for what is trained on one.
+
+    Raises:
+        UnknownName: there is no such accelerator.
+        InvalidInput: a GPU is asked for where there is none.
+    """
+    if accelerator not in ACCELERATORS:
+        raise UnknownName("accelerator", accelerator, ACCELERATORS)
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise InvalidInput("train: a GPU was asked for, torch finds none; choose accelerator auto or cpu")
+    return torch.device("cpu" if accelerator == "cpu" or not torch.cuda.is_available() else "cuda")
+
+
 class WorldModelNets(nn.Module):
     """Everything that is trained, with the constants that bring inputs and outputs into physical units."""
 
@@ -371,10 +385,9 @@ def _dynamics_stage(
     parts = {"nets": nets, "optimiser": optimiser, "schedule": schedule}
     first = resume(folder / "dynamics.pt", parts, rng, nets.meta)
     rng = _own_stream(fabric, rng, [config.seed, 2], first)
-    objective = fabric.setup_module(DynamicsLoss(nets, config))
-    total = config.dynamics_steps
-    for step in (bar := _progress(fabric, "dynamics", first, total)):
-        nets.predictor.train()
+
+    def draw(rng: np.random.Generator) -> tuple[Tensor, ...]:
+        """The arguments of `DynamicsLoss`, for one step."""
         shape = (members, config.dynamics_batch)
         at, row = rng.choice(windows, shape).ravel(), rng.integers(len(drawn), size=math.prod(shape))
         views = drawn[row, at]
@@ -384,7 +397,16 @@ def _dynamics_stage(
         signals = nets.standardise(frames.measured(index[:, h:], views)).unflatten(0, shape)
         picture = rng.integers(len(frames.observations), size=4)
         images = _to_tensor(frames.observations[picture], nets.device)
-        loss = objective(window, actions.to(nets.device), signals, latents[0, picture], images)
+        return window, actions.to(nets.device), signals, latents[0, picture], images
+
+    objective: Any = DynamicsLoss(nets, config)
+    if fabric.device.type == "cuda" and fabric.world_size == 1:  # hundreds of small kernels in one launch
+        objective = torch.cuda.make_graphed_callables(objective, draw(np.random.default_rng(0)))
+    objective = fabric.setup_module(objective)
+    total = config.dynamics_steps
+    for step in (bar := _progress(fabric, "dynamics", first, total)):
+        nets.predictor.train()
+        loss = objective(*draw(rng))
         _descend(fabric, optimiser, schedule, loss)
         if (step + 1) % 50 == 0:
             bar.set_postfix(loss=f"{float(loss):.4f}")

@@ -82,3 +82,6 @@ if __name__ == "__main__":
         run_sigreg(where, int(sys.argv[3]), int(sys.argv[4]))
     else:
         run_training(where, int(sys.argv[3]))
+    # All results are written. An interpreter that ends while a thread of gloo's still wants it can abort the process.
+    sys.stdout.flush()
+    os._exit(0)

@@ -79,6 +79,7 @@ def _add_draft(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--artifact", type=Path, required=True, help="folder that gets the draft")
     sub.add_argument("--instructions", type=int, default=2500, help="answered under the reasoning service's grammar")
     sub.add_argument("--questions", type=int, default=60, help="answered freely")
+    sub.add_argument("--device", default="cpu", help="cpu or cuda:N (default: cpu)")
     sub.add_argument("--threads", type=int, default=None, help="torch threads")
     for name in DRAFT_SETTINGS:
         sub.add_argument(f"--{name.replace('_', '-')}", type=int, default=None, help="see models/language/distil.py")
@@ -132,6 +133,7 @@ def _run_draft(args: argparse.Namespace) -> int:
         instructions=args.instructions,
         questions=args.questions,
         command=" ".join(("worldpilot train language-draft", *sys.argv[3:])),
+        device=args.device,
     )
     print(json.dumps(manifest["metrics"], indent=2))
     return 0

@@ -53,7 +53,15 @@ _HELD_TOPICS = ("a gearbox", "volcanoes", "reading books", "binary search")
 
 
 def make_draft(
-    target: str, config: DraftConfig, work: Path, out: Path, *, instructions: int, questions: int, command: str
+    target: str,
+    config: DraftConfig,
+    work: Path,
+    out: Path,
+    *,
+    instructions: int,
+    questions: int,
+    command: str,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Distil a draft from a target and write it; run again to resume. Returns its manifest.
 
@@ -65,8 +73,9 @@ def make_draft(
         instructions: to train on; a tenth as many, of other templates, are held out.
         questions: to train on, answered without a grammar.
         command: what this is done by, for the manifest.
+        device: does it.
     """
-    model, tokenizer = loaders.load(target, "bfloat16")
+    model, tokenizer = loaders.load(target, "bfloat16", device)
     asked = _instructions(tokenizer, instructions, config.seed)
     held = _instructions(tokenizer, max(1, instructions // 10), config.seed, validation=True)
     draft, about = train_draft(

@@ -33,6 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, default=8000)
     parser.add_argument("--validation", type=int, default=300)
     parser.add_argument("--dtype", default="bfloat16", help="of the frozen weights")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda:N (default: cpu)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--limit", type=int, help="end after so many steps, without an adapter")
     for name, kind in (
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(args.threads)
-    model, tokenizer = load("smollm2", args.dtype, pack=False)
+    model, tokenizer = load("smollm2", args.dtype, args.device, pack=False)
     config = FinetuneConfig(
         rank=args.rank,
         layers=args.layers,

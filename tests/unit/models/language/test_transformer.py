@@ -112,6 +112,25 @@ def test_a_gathered_path_is_a_fresh_prefill_of_it(model: Llama, leaf: int) -> No
     torch.testing.assert_close(model(after, cache), model(after, fresh), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("filled", [0, 6])
+def test_a_step_in_fixed_shapes_gives_the_same(model: Llama, filled: int) -> None:
+    text, new = tokens(6)[:filled], tokens(4, 3)
+    cache, other = model.cache(16), model.cache(16)
+    for one in (cache, other):
+        model(text, one)
+        model(tokens(5, 7), one)  # what a cut leaves behind must not be seen
+        one.truncate(filled)
+    slots = torch.arange(filled, filled + 4)
+    positions, sees = slots + 3, torch.arange(16) <= slots[:, None]
+    sees[3, filled + 1] = False
+    logits = model.step(new, cache, positions, slots, sees)
+    assert cache.length == filled
+    torch.testing.assert_close(logits, model(new, other, positions, sees[:, : filled + 4]), rtol=0, atol=1e-12)
+    cache.length = filled + 4
+    for layer in range(model.config.layers):
+        torch.testing.assert_close(cache.slots(layer), other.slots(layer), rtol=0, atol=1e-12)
+
+
 def test_a_clone_goes_its_own_way(model: Llama) -> None:
     cache = model.cache(32)
     model(tokens(5), cache)
