@@ -37,6 +37,8 @@ def main() -> None:
     parser.add_argument("--target", default="reasoning")
     parser.add_argument("--draft", default="draft")
     parser.add_argument("--dtype", default="auto", help="of the target (default: the fastest here; --check: float32)")
+    parser.add_argument("--device", default="cpu", help="the target's: cpu or cuda:N (default: cpu)")
+    parser.add_argument("--draft-device", default="cpu", help="the draft's (default: cpu)")
     parser.add_argument("--lookahead", type=int, help="K (default: from the times measured)")
     parser.add_argument("--budget", type=int, default=16, help="branches of SSD's tree (default: 16)")
     parser.add_argument("--cores", help="the target's and the draft's, as 0,1 (default: any)")
@@ -49,6 +51,8 @@ def main() -> None:
         target=args.target,
         draft=args.draft,
         dtype="float32" if args.check and args.dtype == "auto" else args.dtype,
+        device=args.device,
+        draft_device=args.draft_device,
         lookahead=args.lookahead,
         budget=args.budget,
         cores=None if cores is None else (cores[0], cores[1]),

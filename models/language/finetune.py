@@ -383,7 +383,7 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
 
 def _attend_in(mask: Tensor, dtype: torch.dtype) -> Attend:
     """Attention of a trie's nodes to their ancestors."""
-    bias = torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, -math.inf)
+    bias = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -math.inf)
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         heads = [x.to(v.dtype).transpose(0, 1)[None] for x in (q, k, v)]

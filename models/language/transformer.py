@@ -75,7 +75,8 @@ class KVCache:
             raise InvalidInput(f"key-value cache: capacity must be at least 1, got {capacity}")
         self.config, self.capacity, self.length = config, capacity, 0
         shape = (config.layers, 2, config.kv_heads, capacity, config.head_dim)
-        self._data = torch.zeros(shape, dtype=dtype, device=device)
+        with torch.inference_mode(False):  # a graph that writes into it is recorded outside that mode
+            self._data = torch.zeros(shape, dtype=dtype, device=device)
         self._layers = [(layer[0], layer[1]) for layer in self._data]
 
     def truncate(self, length: int) -> None:
