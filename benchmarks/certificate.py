@@ -23,10 +23,11 @@ import numpy as np
 from worldpilot.calibration import bounds, certificate
 from worldpilot.calibration.intervals import bootstrap_mean
 from worldpilot.certification import PRIMARY, SCALE_SHARE, collect, of_seeds
-from worldpilot.cli.collect import behave, record, store_meta
+from worldpilot.cli.collect import behave, record
 from worldpilot.models.artifact import Artifact, zoo_path
 from worldpilot.models.data.episodes import DATASET_FILE, EpisodeStore, EpisodeWriter
 from worldpilot.models.recipe import subspace
+from worldpilot.sim.tasks import store_meta
 from worldpilot.sim.tasks import task as simulated
 
 TEST_SEED, CHANGED_SEED, CHANGED_TEST_SEED = 4_500_000, 5_000_000, 5_500_000

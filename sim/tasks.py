@@ -123,6 +123,18 @@ def task(name: str) -> Task:
     return available()[name]
 
 
+def store_meta(name: str) -> dict[str, Any]:
+    """What a store of a task's episodes says of all of them."""
+    entry = task(name)
+    meta: dict[str, Any] = {"task": name, "action": entry.action.to_dict()}
+    if entry.symmetries:
+        meta["symmetries"] = [symmetry.to_dict() for symmetry in entry.symmetries]
+    if entry.state:
+        meta["state"] = {"names": list(entry.state), "units": list(entry.state.values())}
+        meta["units"] = dict(entry.signals)
+    return meta
+
+
 @cache
 def available() -> Mapping[str, Task]:
     """All tasks by name, those of installed packages too; one that can't be loaded is left out, with a warning."""

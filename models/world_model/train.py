@@ -221,12 +221,30 @@ def _size(squared: Tensor) -> Tensor:
 
 
 def train(
-    store: EpisodeStore, spec: ActionSpec, folder: Path, model: WorldModelConfig, config: TrainConfig
+    store: EpisodeStore,
+    spec: ActionSpec,
+    folder: Path,
+    model: WorldModelConfig,
+    config: TrainConfig,
+    start: Path | None = None,
 ) -> WorldModelNets:
     """Train on the store's training episodes; checkpoints and `metrics.json` (held-out episodes) go to `folder`.
 
     Called again with the same folder it resumes after the newest checkpoint. With `config.devices` above 1 the running
     script is started again once for each further device, and all of them return from here; rank 0 writes the files.
+
+    Args:
+        store: episodes.
+        spec: of the actions.
+        folder: of checkpoints, log and metrics.
+        model: sizes.
+        config: how.
+        start: checkpoints of a world model to go on from: its latents and what is read from them stay, its dynamics
+            learn on, in stage 2 alone. None: begin anew.
+
+    Raises:
+        InvalidInput: there are fewer episodes than devices, images of another size than the model's, or a start of
+            other sizes or signals.
     """
     fabric = _launch(config)
     folder.mkdir(parents=True, exist_ok=True)
@@ -239,24 +257,34 @@ def train(
     size = (model.image_size, model.image_size, 3)
     if frames.observations.shape[1:] != size:
         raise InvalidInput(f"{store.path}: frames are {frames.observations.shape[1:]}, the model takes images {size}")
-    nets = WorldModelNets(replace(model, signal_dim=len(frames.names)), frames.names)
-    mean = _mean_over_ranks(fabric, frames.signals.mean(0))
-    variance = _mean_over_ranks(fabric, np.square(frames.signals - mean.numpy()).mean(0))
-    nets.signal_mean.copy_(mean)
-    nets.signal_std.copy_(variance.sqrt() + 1e-6)
+    model = replace(model, signal_dim=len(frames.names))
+    nets = WorldModelNets(model, frames.names) if start is None else load(start)
+    if (nets.config, nets.names) != (model, frames.names):
+        raise InvalidInput(f"{start} holds a model of other sizes or signals than the data and options ask for")
+    if start is None:
+        _fit_scales(fabric, nets, frames)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(nets)
     nets.to(fabric.device)
-    _encoder_stage(fabric, nets, frames, held, spec, folder, config)
+    if start is None:
+        _encoder_stage(fabric, nets, frames, held, spec, folder, config)
     for buffer in nets.buffers():  # BatchNorm's running statistics: from here on all ranks need the same latents
         buffer.copy_(fabric.broadcast(buffer.cpu()))
-    _dynamics_stage(fabric, nets, frames, held, spec, folder, config)
+    _dynamics_stage(fabric, nets, frames, held, spec, folder, config, anew=start is None)
     if fabric.is_global_zero:
         metrics = {"data_sha256": store.sha256(), "action": spec.to_dict(), "units": store.meta.get("units", {})}
         metrics |= {"train": asdict(config), "model": nets.config.to_dict()}
         metrics |= evaluate(nets, held, spec, config.dynamics_rollout)
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
     return nets
+
+
+def _fit_scales(fabric: "Fabric", nets: WorldModelNets, frames: Frames) -> None:
+    """Mean and standard deviation of the signals, over all ranks' frames."""
+    mean = _mean_over_ranks(fabric, frames.signals.mean(0))
+    variance = _mean_over_ranks(fabric, np.square(frames.signals - mean.numpy()).mean(0))
+    nets.signal_mean.copy_(mean)
+    nets.signal_std.copy_(variance.sqrt() + 1e-6)
 
 
 def _launch(config: TrainConfig) -> "Fabric":
@@ -362,13 +390,15 @@ def _dynamics_stage(
     spec: ActionSpec,
     folder: Path,
     config: TrainConfig,
+    anew: bool,
 ) -> None:
+    """Train the predictor on frozen latents; `anew` with the readout and from nothing, else on from what it is."""
     h, rollout, members = nets.config.history, config.dynamics_rollout, nets.config.members
     nets.eval()
     nets.encoder.requires_grad_(False)
     drawn = frames.draw_views(config.views, np.random.default_rng([config.seed, 4]))
     latents = encode_views(nets, frames, drawn)
-    begins = not (folder / "dynamics.pt").exists()
+    begins = anew and not (folder / "dynamics.pt").exists()
     if begins and nets.names and config.readout_steps:
         _fit_readout(nets, frames, latents, drawn, config)
         nets.readout.load_state_dict(fabric.broadcast(nets.readout.state_dict()))

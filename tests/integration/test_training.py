@@ -71,6 +71,22 @@ def test_training_resumes_to_the_same_weights(made, tmp_path):
     assert all(torch.allclose(resumed[name], straight[name], atol=1e-5) for name in straight)
 
 
+def test_dynamics_learn_on_in_the_latents_that_are_there(made, tmp_path, capsys):
+    """From another's checkpoints: what encodes and reads stays, what predicts gets better, and the prior still fits."""
+    start, folder = made / "nets", tmp_path / "nets"
+    command = ["train", "world-model", "--data", str(made / "data"), "--out", str(folder), *SIZES]
+    assert main([*command, "--start", str(start)]) == 0
+    before, after = (world_model.load(path).state_dict() for path in (start, folder))
+    kept = {name: torch.equal(before[name], after[name]) for name in before if "num_batches" not in name}
+    assert all(kept[name] for name in kept if name.startswith(("encoder", "readout", "signal")))
+    assert not any(kept[name] for name in kept if name.startswith("predictor"))
+    figures = [json.loads((path / "metrics.json").read_text())["open_loop_nmse"] for path in (start, folder)]
+    assert np.mean(figures[1]) < np.mean(figures[0])
+    sizes = [*SIZES, "--start", str(start), "--preset", "paper"]
+    assert main(["train", "world-model", "--data", str(made / "data"), "--out", str(tmp_path / "paper"), *sizes]) == 2
+    assert "of other sizes" in capsys.readouterr().err
+
+
 def test_the_prior_resumes_to_the_same_weights(made, tmp_path):
     folder = tmp_path / "prior"
     command = ["train", "action-prior", "--data", str(made / "data"), "--world-model", str(made / "nets")]

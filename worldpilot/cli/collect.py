@@ -12,7 +12,7 @@ from tqdm import tqdm
 from worldpilot.errors import InvalidInput
 from worldpilot.models.data.episodes import Episode, EpisodeWriter
 from worldpilot.sim.push_t import PushT
-from worldpilot.sim.tasks import Behaviour, Controls, World, available, task
+from worldpilot.sim.tasks import Behaviour, Controls, World, available, store_meta, task
 from worldpilot.system import System
 
 EXCITE = "excite"  # beside the behaviours: what tells delays and parameters
@@ -76,18 +76,6 @@ def run(args: argparse.Namespace) -> int:
 def _behaviours() -> list[str]:
     """Those of all tasks."""
     return sorted({name for entry in available().values() for name in entry.behaviours})
-
-
-def store_meta(name: str) -> dict[str, Any]:
-    """What a store of a task's episodes says of all of them."""
-    entry = task(name)
-    meta: dict[str, Any] = {"task": name, "action": entry.action.to_dict()}
-    if entry.symmetries:
-        meta["symmetries"] = [symmetry.to_dict() for symmetry in entry.symmetries]
-    if entry.state:
-        meta["state"] = {"names": list(entry.state), "units": list(entry.state.values())}
-        meta["units"] = dict(entry.signals)
-    return meta
 
 
 def record(world: World, controls: Controls, steps: int, meta: dict[str, Any], *, sensors: bool = False) -> Episode:

@@ -66,6 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 default="small",
                 help="networks and settings: small trains on a CPU; paper is LeWorldModel's, for images of 224 px",
             )
+            sub.add_argument(
+                "--start", type=Path, help="checkpoints to go on from: latents stay, dynamics learn on (default: none)"
+            )
         for field in fields(config):
             default = f"small: {field.default}" if model == "world-model" else f"default: {field.default}"
             sub.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=None, help=default)
@@ -105,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     spec = ActionSpec.from_dict(store.meta["action"])
     if args.model == "world-model":
         model = replace(preset(args.preset, spec.dim), image_size=_image_size(store))
-        train(store, spec, args.out, model, _given(args, train_preset(args.preset)))
+        train(store, spec, args.out, model, _given(args, train_preset(args.preset)), args.start)
     elif args.model == "dynamics":
         sizes = {name: getattr(args, name) for name in SIZES if getattr(args, name) is not None}
         config = _given(args, DynamicsTrainConfig())

@@ -16,7 +16,7 @@ from worldpilot.models.artifact import Artifact
 from worldpilot.models.data.episodes import Episode, EpisodeWriter
 from worldpilot.planners.rewards.registry import family
 from worldpilot.sim.bullet import BulletWorld
-from worldpilot.sim.tasks import World, task
+from worldpilot.sim.tasks import World, store_meta, task
 from worldpilot.system import System
 from worldpilot.types import FloatArray
 
@@ -87,8 +87,8 @@ def evaluate(
             setting = policies.Setting(artifact, world, case, rng, replan, shrink, solver or {}, told)
             kept = _run(world, case, name, setting, tallies[name], record, system)
             if record is not None and kept is not None:
-                meta = {"task": artifact.spec.task, "action": artifact.spec.action.to_dict()}
-                with EpisodeWriter(record, meta) as writer:
+                meta = store_meta(artifact.spec.task)
+                with EpisodeWriter(record, {**meta, "action": artifact.spec.action.to_dict()}) as writer:
                     writer.append(kept)
             progress(name, index, tallies[name])
     world.close()

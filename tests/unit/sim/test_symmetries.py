@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from worldpilot.cli.collect import store_meta
 from worldpilot.models.data.windows import signal_names
 from worldpilot.sim.push_t import PushT
-from worldpilot.sim.tasks import task
+from worldpilot.sim.tasks import store_meta, task
 from worldpilot.types import Symmetry
 
 SYMMETRIES = task("push_t").symmetries
