@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from worldpilot.history import HistoryBuffer
 from worldpilot.pending import PendingControls
 from worldpilot.planners.gate import Gate, GateDecision, GateState
 from worldpilot.planners.rewards import registry
-from worldpilot.planners.rewards.base import RewardContext
+from worldpilot.planners.rewards.base import RewardContext, angle_diff
 from worldpilot.planners.rewards.composite import CompositeReward
 from worldpilot.types import AlertLevel, FloatArray, History, ModelSpec, Plan, RewardSpec, Rollouts
 
@@ -107,6 +107,50 @@ class _Late:
         return replace(rollouts, actions=actions)
 
 
+class _Corrected:
+    """A model whose readings of the future are moved by what the last ones were off. Implements `contracts.WorldModel`.
+
+    Args:
+        model: imagines.
+        weight: of the newest error in the running mean.
+    """
+
+    def __init__(self, model: WorldModel, weight: float) -> None:
+        self._model, self._weight = model, weight
+        self._offset: dict[str, float] = {}  # signal -> running mean of what was read less what the model had imagined
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self._model.spec
+
+    def encode(self, observations: npt.NDArray[Any]) -> FloatArray:
+        return self._model.encode(observations)
+
+    def predict(self, history: History, actions: FloatArray) -> FloatArray:
+        return self._model.predict(history, actions)
+
+    def signals(self, latents: FloatArray) -> dict[str, FloatArray]:
+        return self._model.signals(latents)
+
+    def rollout(self, history: History, actions: FloatArray, previous_control: FloatArray) -> Rollouts:
+        rollouts = self._model.rollout(history, actions, previous_control)
+        moved = {name: rollouts.signals[name] + np.float32(offset) for name, offset in self._offset.items()}
+        return replace(rollouts, signals={**rollouts.signals, **moved})
+
+    def clear(self) -> None:
+        """Forget all errors."""
+        self._offset = {}
+
+    def learn(self, names: Iterable[str], imagined: Mapping[str, float], latent: FloatArray) -> None:
+        """Compare what was imagined for now, the correction of then included, with what is read now."""
+        now = self._model.signals(latent[None])
+        before, self._offset = self._offset, {}
+        for name in names:
+            difference = angle_diff if name.endswith("yaw") else np.subtract
+            corrected, old = float(difference(now[name][0], imagined[name])), before.get(name, 0.0)
+            self._offset[name] = old + self._weight * corrected  # the model's own error is `corrected + old`
+
+
 class Mpc:
     """Plans at every tick, from the newest latent, with the reward in force.
 
@@ -129,9 +173,14 @@ class Mpc:
             for the whole of it. A plan that shall *end* at a goal then arrives, where a receding one may put it off.
         delay: from what an observation shows until the control that answers it takes effect [s]. Plans then begin
             after the controls that were sent and are not in force yet, and history knows when each was.
+        correction: weight of the newest error in a running mean of what the model was off, one plan after another, in
+            the signals that the reward wants at a value; the next plan's readings are moved by it, as offset-free MPC
+            does (Pannocchia and Rawlings 2003). Where a plan keeps promising a motion that does not come, the next
+            one must promise more, until something moves. 0: the model is taken at its word.
 
     Raises:
         RewardError, UnknownName: the first reward, or a standing term, can't be built.
+        InvalidInput: a number is out of its range.
     """
 
     def __init__(
@@ -148,9 +197,13 @@ class Mpc:
         replan_every: int = 1,
         shrink: bool = False,
         delay: float = 0.0,
+        correction: float = 0.0,
     ) -> None:
         self._pending = PendingControls(model.spec.action, delay)
         self._model, self._solver, self._gate = _Late(model, self._pending) if delay else model, solver, gate
+        if not 0.0 <= correction < 1.0:
+            raise InvalidInput(f"mpc: correction must be within [0, 1), got {correction}")
+        self._corrected = _Corrected(self._model, correction) if correction else None
         self._seed, self._rng = seed, np.random.default_rng(seed)
         self._history = HistoryBuffer(model.spec.action, depth=max(model.spec.history - 1, 1))
         if not 1 <= replan_every <= model.spec.horizon * model.spec.action.block:
@@ -194,6 +247,8 @@ class Mpc:
         self._pending.clear()
         self._solver.reset()
         self._followed = None
+        if self._corrected is not None:
+            self._corrected.clear()
         self._rng = np.random.default_rng(self._seed)
 
     @property
@@ -345,9 +400,20 @@ class Mpc:
         if active is None:
             raise NotReady("no reward is active; swap one in")
         objective = _Objective(active.reward, self._standing)
-        plan = self._solver.solve(self._model, history, proposals, objective, previous_control, self._rng, steps)
+        self._learn(history.latents[-1], active.reward)
+        model = self._corrected or self._model
+        plan = self._solver.solve(model, history, proposals, objective, previous_control, self._rng, steps)
         self._population = objective.last
         return replace(plan, terms=objective.terms(plan.imagined))
+
+    def _learn(self, latent: FloatArray, reward: CompositeReward) -> None:
+        """Hear how far off the plan that was followed is, if it says something of now."""
+        done, rest = divmod(self._steps, self._model.spec.action.block)
+        if self._corrected is None or self._followed is None or rest or not done:
+            return
+        signals = self._followed.imagined.signals
+        names = [name for name in reward.target if name in signals]
+        self._corrected.learn(names, {name: float(signals[name][0, done - 1]) for name in names}, latent)
 
     def _act(
         self,

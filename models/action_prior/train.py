@@ -108,7 +108,7 @@ def train_prior(
         latents, held_latents = nets.encode(frames.observations).unsqueeze(0), nets.encode(held.observations)
         drawn = drawn[:1]
     else:
-        nets = world_model.load(encoder, "encoder").to(device)
+        nets = world_model.load(encoder).to(device)
         latents = world_model.encode_views(nets, frames, drawn)
         held_latents = world_model.encode_all(nets, held.observations)  # as they are
     sizes = PriorConfig(
@@ -119,9 +119,12 @@ def train_prior(
         hidden=config.hidden,
         sampler_steps=config.sampler_steps,
         goal_dim=len(frames.names) if config.goal_ahead else 0,
+        reads=bool(config.goal_ahead and len(frames.names)),
         sampler=config.sampler,
     )
     denoiser = (Denoiser(sizes) if start is None else load(start).train()).to(device)
+    if denoiser.readout is not None and start is None and isinstance(nets, WorldModelNets):
+        denoiser.readout.load_state_dict(nets.readout.state_dict())
     sizes = denoiser.config
     average = copy.deepcopy(denoiser).requires_grad_(False)
     windows, held_windows = (f.windows(sizes.history - 1 + sizes.horizon, spec.block) for f in (frames, held))

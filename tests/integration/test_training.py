@@ -156,6 +156,31 @@ def test_the_sampler_is_diffusers_own_loop(made):
     assert unrolled.numpy() == pytest.approx(x.clamp(-1, 1).numpy(), abs=1e-5)
 
 
+def test_the_prior_reads_the_present_as_the_world_model_does(made):
+    """Its goal-relative inputs: none is left where the goal is what is read, and a goal nearby is not a far one."""
+    denoiser, nets = action_prior.load(made / "prior"), world_model.load(made / "nets")
+    assert denoiser.readout is not None
+    trained, own = denoiser.readout.state_dict(), nets.readout.state_dict()
+    assert all(torch.equal(trained[name], own[name]) for name in own)
+    g = torch.Generator().manual_seed(0)
+    sizes = denoiser.config
+    latents = torch.randn(4, sizes.history, sizes.latent_dim, generator=g)
+    noisy, sigma = torch.randn(4, sizes.horizon, sizes.action_dim, generator=g), torch.rand(4, generator=g)
+    mask = torch.ones(4, sizes.goal_dim)
+    heard = []
+    denoiser.input.register_forward_hook(lambda _, inputs, __: heard.append(inputs[0]))
+    with torch.no_grad():
+        now = denoiser.readout(latents[:, -1])
+        for goal in (now, now + 0.05, now + 3.0):
+            denoiser(noisy, sigma, latents, goal, mask)
+    left = [x[:, -12 - 2 * sizes.goal_dim : -12] for x in heard]
+    assert left[0].abs().max() < 1e-6
+    coarse, fine = left[1].chunk(2, -1)
+    torch.testing.assert_close(coarse, torch.full_like(coarse, 0.05), rtol=0, atol=1e-6)
+    assert (fine > 0.4).all()
+    assert (left[2].chunk(2, -1)[1] > 0.99).all()
+
+
 def test_a_goal_changes_the_proposals_that_hear_of_it(made):
     artifact = Artifact.load(made / "artifact")
     spec = artifact.spec

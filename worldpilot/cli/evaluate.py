@@ -41,7 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--standing", type=parse_spec, default=None, help="protocol rewards: terms that always count, as JSON"
     )
-    parser.add_argument("--proposals", type=int, help="protocol rewards: samples of the prior; default: the artifact's")
+    parser.add_argument("--proposals", type=int, help="samples of the prior for each plan; default: the artifact's")
+    parser.add_argument(
+        "--correction",
+        type=float,
+        default=0.0,
+        help="task, goal-image: weight of a plan's newest error in the mean that corrects the next (default: 0, none)",
+    )
     parser.add_argument("--goals", choices=GOALS, default="novel", help="task protocol; novel: drawn for each episode")
     parser.add_argument("--replan", type=int, help="control steps between plans; default: 1; else a model step")
     parser.add_argument(
@@ -85,6 +91,8 @@ def _towards_goals(args: argparse.Namespace, artifact: Artifact) -> dict[str, An
         record=args.record,
         system=System.load(args.system, args.task) if args.system else None,
         delay=args.delay,
+        proposals=args.proposals,
+        correction=args.correction,
         progress=progress,
     )
     print(f"{args.task}, protocol {args.protocol}, goals: {result['goals']}, seed {args.seed}")

@@ -49,6 +49,8 @@ class Setting:
     shrink: bool  # the MPC's horizon shrinks
     solver: Mapping[str, Any]  # settings that replace the solver's defaults
     delay: float = 0.0  # that a planner is told of [s]
+    proposals: int | None = None  # samples of the prior a plan; None: the artifact's
+    correction: float = 0.0  # see `Mpc`
 
 
 class Scripted:
@@ -106,7 +108,9 @@ class Planner:
             replan_every=setting.replan,
             shrink=setting.shrink,
             delay=setting.delay,
+            correction=setting.correction,
         )
+        self._count = setting.proposals or int(artifact.manifest["proposals"])
         self.plan: Plan | None = None  # the one in execution
         self._proposes = solver == "ssr"
         self._pending = PendingControls(self._spec.action, setting.delay)
@@ -120,8 +124,8 @@ class Planner:
         solves = self._mpc.plans_next
         if self._proposes and solves:
             goal = self._mpc.reward.reward.target if self._mpc.reward else None
-            history, n = self._buffer.history(self._spec.history), int(self._artifact.manifest["proposals"])
-            proposals = self._artifact.prior.propose(history, n, self._rng, goal)
+            history = self._buffer.history(self._spec.history)
+            proposals = self._artifact.prior.propose(history, self._count, self._rng, goal)
         tick = self._mpc.tick(latent, self._previous, proposals)
         if solves:
             self.solves.append(time.perf_counter() - begin)

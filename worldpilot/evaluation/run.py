@@ -61,6 +61,8 @@ def evaluate(
     record: Path | None = None,
     system: System | None = None,
     delay: float | None = None,
+    proposals: int | None = None,
+    correction: float = 0.0,
     progress: Callable[[str, int, Tally], None] = lambda name, episode, tally: None,
 ) -> dict[str, Any]:
     """Success of each policy within the protocol's budget, on the same starts and goals.
@@ -72,6 +74,8 @@ def evaluate(
         record: folder of a store to which the episodes are added, the policy's name as their behaviour.
         system: what the world is made like; its delays begin with the episode.
         delay: that mpc, cem and mppi are told of [s]; None: the system's.
+        proposals: samples of the prior for each plan of mpc; None: the artifact's.
+        correction: of mpc, cem and mppi (see `Mpc`).
     """
     for name in names:
         if name not in policies.POLICIES:
@@ -84,7 +88,9 @@ def evaluate(
     for name in names:
         for index, case in enumerate(cases):
             rng = np.random.default_rng([seed, index, 1])
-            setting = policies.Setting(artifact, world, case, rng, replan, shrink, solver or {}, told)
+            setting = policies.Setting(
+                artifact, world, case, rng, replan, shrink, solver or {}, told, proposals, correction
+            )
             kept = _run(world, case, name, setting, tallies[name], record, system)
             if record is not None and kept is not None:
                 meta = store_meta(artifact.spec.task)
@@ -97,7 +103,14 @@ def evaluate(
         "protocol": protocol,
         "goals": goals if protocol == "task" else "25 control steps ahead in a fresh episode",
         "seed": seed,
-        "planner": {"replan": replan, "shrink": shrink, "solver": dict(solver or {}), **late},
+        "planner": {
+            "replan": replan,
+            "shrink": shrink,
+            "solver": dict(solver or {}),
+            "proposals": proposals or artifact.manifest["proposals"],
+            "correction": correction,
+            **late,
+        },
         **({} if system is None else {"system": system.described}),
         "model_id": artifact.spec.model_id,
         "policies": {name: tally.to_dict() for name, tally in tallies.items()},

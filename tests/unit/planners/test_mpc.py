@@ -156,6 +156,35 @@ def test_a_plan_cannot_be_followed_beyond_its_end(point: WorldModel) -> None:
         controller(point, replan_every=21)
 
 
+def sticky(mpc: Mpc, steps: int, stick: float = 0.06) -> np.ndarray:
+    """Close the loop around a point that does not move at less than `stick` [m/s], of which the model knows nothing."""
+    position, control = np.zeros(2, np.float32), np.zeros(2, np.float32)
+    for _ in range(steps):
+        control = mpc.tick(position, control, None).control
+        if np.linalg.norm(control) > stick:
+            position = position + control * np.float32(DT)
+    return position
+
+
+def test_a_promise_that_is_not_kept_is_not_believed_for_ever(point: WorldModel) -> None:
+    """What sticks where the model says that it moves comes loose once the plans must promise more."""
+    goal, settings = pose(0.01, 0.0), {"replan_every": point.spec.action.block}
+    stuck = sticky(controller(point, goal, **settings), 60)
+    loose = sticky(controller(point, goal, correction=0.5, **settings), 60)
+    np.testing.assert_array_equal(stuck, [0.0, 0.0])
+    assert np.linalg.norm(loose - [0.01, 0.0]) < 0.006
+
+
+def test_a_model_that_is_right_is_not_corrected(point: WorldModel) -> None:
+    plain, corrected = (
+        drive(controller(point, pose(0.2, -0.1), correction=weight), np.zeros(2, np.float32), 10)[0]
+        for weight in (0.0, 0.5)
+    )
+    np.testing.assert_allclose(plain, corrected, atol=1e-5)
+    with pytest.raises(InvalidInput, match=r"correction must be within \[0, 1\)"):
+        controller(point, pose(0.2, 0.0), correction=1.0)
+
+
 def test_history_and_warm_start_survive_a_swap(point: WorldModel) -> None:
     kept, swapped = controller(point, pose(0.2, 0.1)), controller(point, pose(0.2, 0.1))
     position, _ = drive(kept, np.zeros(2, np.float32), 5)

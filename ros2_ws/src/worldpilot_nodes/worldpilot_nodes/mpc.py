@@ -90,6 +90,7 @@ class MpcNode(PilotNode):
             replan_every=self.params.replan_every,
             shrink=self.params.shrink,
             delay=self.params.delay,
+            correction=self.params.correction,
         )
 
     def _limits(self) -> GateConfig:

@@ -94,6 +94,7 @@ MPC = (
     Param("solver_settings", "{}", "settings of the solver that replace its defaults (JSON object)"),
     Param("replan_every", 1, "control steps for which a plan is followed", 1, 1000),
     Param("shrink", False, "replan for what is left of the horizon until a new one begins, not for all of it"),
+    Param("correction", 0.0, "weight of a plan's newest error in the mean that corrects the next; 0: none", 0.0, 0.99),
     Param("seed", 0, "seed of the planner", 0, 2**31 - 1),
     Param("caution_factor", 0.5, "what is left of each control while the monitor is cautious", 0.01, 1.0),
     Param("latent_timeout", 0.35, "hold when the newest latent is older [s]", 0.05, 5.0),
