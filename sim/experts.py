@@ -109,6 +109,40 @@ def random_pushes(world: PushT, rng: np.random.Generator) -> Iterator[Array]:
                 yield np.zeros(2)
 
 
+def gentle(world: PushT, rng: np.random.Generator) -> Iterator[Array]:
+    """What is done near a goal, for ever: close to the block the pusher waits, wanders or nudges it by millimetres."""
+    while True:
+        drawn = [p for p in (sample_push(world.block(), rng) for _ in range(rng.choice([1, 8, 16]))) if p is not None]
+        if not drawn:
+            continue
+        push = min(drawn, key=lambda p: float(np.linalg.norm(p.start - world.pusher())))
+        away = push.start - push.velocity / np.linalg.norm(push.velocity) * rng.uniform(0, 0.04)
+        start = away if _can_stand(away, world.block()) else push.start
+        yield from follow(world, approach(world.pusher(), start, world.block()), rng.uniform(0.08, _MAX_SPEED))
+        for _ in range(rng.integers(1, 6)):
+            yield from rng.choice([_wait, _wander, _nudge, _nudge])(world, push.velocity, rng)
+
+
+def _wait(world: PushT, velocity: Array, rng: np.random.Generator) -> Iterator[Array]:
+    yield from itertools.repeat(np.zeros(2), rng.integers(1, 21))
+
+
+def _wander(world: PushT, velocity: Array, rng: np.random.Generator) -> Iterator[Array]:
+    drift, size = np.zeros(2), rng.uniform(0.01, 0.04)
+    for _ in range(rng.integers(5, 21)):
+        drift = 0.8 * drift + rng.normal(0, size, 2)
+        yield drift
+
+
+def _nudge(world: PushT, velocity: Array, rng: np.random.Generator) -> Iterator[Array]:
+    """Millimetres in about the direction of `velocity`, and perhaps back."""
+    slow = _turned(velocity, rng.normal(0, 0.3)) * rng.uniform(0.02, 0.12) / np.linalg.norm(velocity)
+    distance = max(clearance(world.pusher(), world.block()), 0.0) + rng.uniform(0.002, 0.025)
+    steps = max(1, round(distance / (np.linalg.norm(slow) * _DT)))
+    yield from itertools.repeat(slow, min(steps, 30))
+    yield from itertools.repeat(-slow, rng.integers(0, 6))
+
+
 class Expert:
     """Greedy one-push search on a second copy of the simulator, by the distance of the T's corners to the goal's.
 

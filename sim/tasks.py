@@ -62,6 +62,7 @@ class Behaviour:
 
     make: Callable[[], Callable[[Any, np.random.Generator], Controls]]  # once a process; then once an episode
     steps: int  # of an episode, unless the controls end before
+    goals: bool = True  # goal images are taken from fresh episodes of it
 
 
 @dataclass(frozen=True)
@@ -156,11 +157,12 @@ TASKS = {
         action=push_t.ACTION,
         world=push_t.PushT,
         behaviours={
-            "expert": Behaviour(lambda: experts.until_settled(experts.Expert()), push_t.BUDGET),
+            "expert": Behaviour(lambda: experts.until_settled(experts.Expert()), push_t.BUDGET, goals=False),
             "noisy_expert": Behaviour(
                 lambda: experts.until_settled(experts.Expert(noise=0.03, randomness=0.3)), push_t.BUDGET
             ),
             "random_push": Behaviour(lambda: experts.random_pushes, 100),
+            "gentle": Behaviour(lambda: experts.gentle, 100, goals=False),
         },
         # As gym-pusht's evaluation in the paper: 20 px of a 512 px wide workspace, here 0.52 m; and 20 degrees.
         goal=GoalTest(
@@ -180,7 +182,7 @@ TASKS = {
         action=push_cube.ACTION,
         world=push_cube.PushCube,
         behaviours={
-            "expert": Behaviour(lambda: cube_experts.expert, push_cube.BUDGET),
+            "expert": Behaviour(lambda: cube_experts.expert, push_cube.BUDGET, goals=False),
             "random_push": Behaviour(lambda: cube_experts.random_pushes, 100),
         },
         # As OGBench's cube task, where it is 4 cm: the cube counts, the arm does not.

@@ -117,7 +117,7 @@ def _goal_images(name: str, world: World, seed: int) -> Iterator[Case]:
     test = entry.goal
     if test is None:
         raise InvalidInput(f"evaluate: {name} has no goals; use --protocol rewards")
-    makers = {behaviour: source.make() for behaviour, source in entry.behaviours.items() if behaviour != "expert"}
+    makers = {behaviour: source.make() for behaviour, source in entry.behaviours.items() if source.goals}
     reward = _goal_image_reward(test)
     episode = 0
     while True:

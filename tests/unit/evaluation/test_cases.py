@@ -96,3 +96,9 @@ def test_task_cases_have_goals_of_their_own_or_the_trained_one(world):
 def test_what_makes_no_sense_is_refused(protocol, goals, episodes, error):
     with pytest.raises(error):
         make_cases("push_t", protocol, goals, episodes, seed=0)
+
+
+def test_goals_are_of_behaviours_that_move_the_object():
+    """What was added for training only must not make the protocol easier."""
+    behaviours = task("push_t").behaviours
+    assert {name for name in behaviours if behaviours[name].goals} == {"noisy_expert", "random_push"}
