@@ -56,6 +56,7 @@ class Planning:
     proposals: int | None = None  # of the prior; None: the artifact's number
     standing: RewardSpec | None = STANDING
     delay: float = 0.0  # that they reckon with [s]
+    correction: float = 0.0  # see `Mpc`
 
     @classmethod
     def of(cls, task_name: str) -> "Planning":
@@ -71,6 +72,7 @@ class Planning:
             replan=mpc.get("replan_every", cls.replan),
             proposals=prior.get("count"),
             standing=parse_spec(standing) if standing else None,
+            correction=mpc.get("correction", cls.correction),
         )
 
 
@@ -166,6 +168,7 @@ class Planner(_Remembering):
             standing=planning.standing,
             replan_every=planning.replan,
             delay=planning.delay,
+            correction=planning.correction,
         )
 
     def watch(self, state: FloatArray, previous: FloatArray) -> None:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from worldpilot.calibration.intervals import wilson
 from worldpilot.errors import InvalidInput, WorldpilotError
 from worldpilot.evaluation.cases import Case
+from worldpilot.evaluation.controllers import Planning
 from worldpilot.evaluation.policies import Planner, Setting
 from worldpilot.models.artifact import Artifact, zoo_path
 from worldpilot.planners.rewards import registry
@@ -265,7 +266,19 @@ class Stage:
         self._reset(question)
         case = Case(seed=0, budget=0, reward=reward)
         rng = np.random.default_rng([self._seed, 1])
-        policy = Planner(Setting(self._artifact, self._world, case, rng, replan=5, shrink=True, solver={}), "ssr")
+        as_run = Planning.of(self._name)
+        setting = Setting(
+            self._artifact,
+            self._world,
+            case,
+            rng,
+            replan=5,
+            shrink=True,
+            solver={},
+            proposals=as_run.proposals,
+            correction=as_run.correction,
+        )
+        policy = Planner(setting, "ssr")
         seen = [self._world.signals()]
         for _ in range(round(SECONDS / self._world.action.control_dt)):
             self._world.drive(policy.act(self._world.observe().data))

@@ -162,7 +162,7 @@ def sticky(mpc: Mpc, steps: int, stick: float = 0.06) -> np.ndarray:
     for _ in range(steps):
         control = mpc.tick(position, control, None).control
         if np.linalg.norm(control) > stick:
-            position = position + control * np.float32(DT)
+            position = (position + control * np.float32(DT)).astype(np.float32)
     return position
 
 
