@@ -120,11 +120,12 @@ def gentle(world: PushT, rng: np.random.Generator) -> Iterator[Array]:
         start = away if _can_stand(away, world.block()) else push.start
         yield from follow(world, approach(world.pusher(), start, world.block()), rng.uniform(0.08, _MAX_SPEED))
         for _ in range(rng.integers(1, 6)):
-            yield from rng.choice([_wait, _wander, _nudge, _nudge])(world, push.velocity, rng)
+            kinds = (_wait, _wander, _nudge, _nudge)
+            yield from kinds[rng.integers(len(kinds))](world, push.velocity, rng)
 
 
 def _wait(world: PushT, velocity: Array, rng: np.random.Generator) -> Iterator[Array]:
-    yield from itertools.repeat(np.zeros(2), rng.integers(1, 21))
+    yield from itertools.repeat(np.zeros(2), int(rng.integers(1, 21)))
 
 
 def _wander(world: PushT, velocity: Array, rng: np.random.Generator) -> Iterator[Array]:
@@ -140,7 +141,7 @@ def _nudge(world: PushT, velocity: Array, rng: np.random.Generator) -> Iterator[
     distance = max(clearance(world.pusher(), world.block()), 0.0) + rng.uniform(0.002, 0.025)
     steps = max(1, round(distance / (np.linalg.norm(slow) * _DT)))
     yield from itertools.repeat(slow, min(steps, 30))
-    yield from itertools.repeat(-slow, rng.integers(0, 6))
+    yield from itertools.repeat(-slow, int(rng.integers(0, 6)))
 
 
 class Expert:

@@ -52,7 +52,7 @@ class Captures:
             step.sees[:, end:].fill_(False)
         step.graph.replay()
         cache.length = end
-        return step.logits[count - (last or count) :].clone() if last != 0 else step.logits[:0]
+        return step.logits[0 if last is None else count - last :].clone()  # the next replay writes there again
 
     @torch.inference_mode(False)
     @torch.no_grad()
