@@ -21,9 +21,10 @@ LIKELIEST = 6  # tokens that are counted one by one; the rest of the vocabulary 
 
 @torch.inference_mode()
 def test_a_token_has_the_targets_law_whether_drafted_or_not() -> None:
-    """Chi-square of the first token, of which the draft proposed some by a distribution far from the target's."""
-    target, tokenizer = load("smollm2")
-    prompt = tuple(tokenizer.chat([{"role": "user", "content": "Name a colour of the rainbow."}]))
+    """Chi-square of the first choice of an answer, of which the draft proposed some by a law far from the target's."""
+    target, tokenizer = load("reasoning")
+    asked = tokenizer.chat([{"role": "user", "content": "Do something with the block."}])
+    prompt = (*asked, *tokenizer.encode('{"'))
     request = Request(prompt, max_tokens=2, temperature=1.2)
     serial = Serial(Draft(load_model("draft"), DraftConfig(1, 0, scale=0.5, top=2), CONTEXT))
     decoder = SpeculativeDecoder(target, serial, CONTEXT)
