@@ -78,9 +78,9 @@ def test_a_swap_is_in_force_at_the_next_tick(running: Any) -> None:
     response = swap(running, {"name": "left", "terms": TERMS})
     assert response.accepted, response.message
     assert response.latency_ms < 50
-    first = running.probe.wait_for(  # on a busy machine a hold for want of a latent may come between
+    first = running.probe.wait_for(  # a hold for want of a latent may come between: it names the tick before
         "planner_status",
-        lambda s: s.reward_version == version + 1 and s.state == PlannerStatus.RUNNING,
+        lambda s: s.reward_version == version + 1 and s.tick >= response.in_force_tick,
         timeout=1.0,
         begin=begin,
     ).message
