@@ -83,41 +83,11 @@ class _Objective:
         return {prefix + name: float(values[0]) for prefix, terms in contributions for name, values in terms.items()}
 
 
-class _Late:
-    """A model as a late loop meets it: a plan acts after what is on its way. Implements `contracts.WorldModel`."""
+class _Around:
+    """A model as it is, for those below to change a part of it. Implements `contracts.WorldModel`."""
 
-    def __init__(self, model: WorldModel, pending: PendingControls) -> None:
-        self._model, self._pending = model, pending
-
-    @property
-    def spec(self) -> ModelSpec:
-        return self._model.spec
-
-    def encode(self, observations: npt.NDArray[Any]) -> FloatArray:
-        return self._model.encode(observations)
-
-    def predict(self, history: History, actions: FloatArray) -> FloatArray:
-        return self._model.predict(history, self._pending.effect(actions))
-
-    def signals(self, latents: FloatArray) -> dict[str, FloatArray]:
-        return self._model.signals(latents)
-
-    def rollout(self, history: History, actions: FloatArray, previous_control: FloatArray) -> Rollouts:
-        rollouts = self._model.rollout(history, self._pending.effect(actions), previous_control)
-        return replace(rollouts, actions=actions)
-
-
-class _Corrected:
-    """A model whose readings of the future are moved by what the last ones were off. Implements `contracts.WorldModel`.
-
-    Args:
-        model: imagines.
-        weight: of the newest error in the running mean.
-    """
-
-    def __init__(self, model: WorldModel, weight: float) -> None:
-        self._model, self._weight = model, weight
-        self._offset: dict[str, float] = {}  # signal -> running mean of what was read less what the model had imagined
+    def __init__(self, model: WorldModel) -> None:
+        self._model = model
 
     @property
     def spec(self) -> ModelSpec:
@@ -133,7 +103,39 @@ class _Corrected:
         return self._model.signals(latents)
 
     def rollout(self, history: History, actions: FloatArray, previous_control: FloatArray) -> Rollouts:
-        rollouts = self._model.rollout(history, actions, previous_control)
+        return self._model.rollout(history, actions, previous_control)
+
+
+class _Late(_Around):
+    """A model as a late loop meets it: a plan acts after what is on its way."""
+
+    def __init__(self, model: WorldModel, pending: PendingControls) -> None:
+        super().__init__(model)
+        self._pending = pending
+
+    def predict(self, history: History, actions: FloatArray) -> FloatArray:
+        return super().predict(history, self._pending.effect(actions))
+
+    def rollout(self, history: History, actions: FloatArray, previous_control: FloatArray) -> Rollouts:
+        rollouts = super().rollout(history, self._pending.effect(actions), previous_control)
+        return replace(rollouts, actions=actions)
+
+
+class _Corrected(_Around):
+    """A model whose readings of the future are moved by what the last ones were off.
+
+    Args:
+        model: imagines.
+        weight: of the newest error in the running mean.
+    """
+
+    def __init__(self, model: WorldModel, weight: float) -> None:
+        super().__init__(model)
+        self._weight = weight
+        self._offset: dict[str, float] = {}  # signal -> running mean of what was read less what the model had imagined
+
+    def rollout(self, history: History, actions: FloatArray, previous_control: FloatArray) -> Rollouts:
+        rollouts = super().rollout(history, actions, previous_control)
         moved = {name: rollouts.signals[name] + np.float32(offset) for name, offset in self._offset.items()}
         return replace(rollouts, signals={**rollouts.signals, **moved})
 

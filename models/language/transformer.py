@@ -12,6 +12,7 @@ rotations and logits are in float32 also where weights and cache are bfloat16.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import torch
@@ -22,6 +23,7 @@ from worldpilot.errors import InvalidInput
 from worldpilot.models.language.captured import LONGEST, Captures
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # queries (..., T, n, d), keys, values (..., T, m, d) -> as queries
+Write = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]  # layer, keys and values (T, m, d) -> all that are seen
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class KVCache:
         values[:, self.length : end] = v.transpose(0, 1)
         return keys[:, :end], values[:, :end]
 
-    def put(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def put(self, slots: Tensor, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write k and v, of shape (T, m, d), into slots (T,); returns all there is room for, of shape (m, S, d)."""
         keys, values = self._layers[layer]
         keys.index_copy_(1, slots, k.transpose(0, 1).to(keys.dtype))
@@ -206,11 +208,7 @@ class Llama(nn.Module):
             positions = torch.arange(cache.length, end, device=self.device)
         if mask is None and count > 1 and cache.length:
             mask = torch.ones(count, end, dtype=torch.bool, device=self.device).tril(cache.length)
-        bias = None if mask is None else self._bias(mask)
-        cos, sin = self._rotations(positions)
-        x = self.embedding(tokens).to(cos.dtype)
-        for i, block in enumerate(self.blocks):
-            x = block(x, cos, sin, lambda q, k, v, i=i: _attend(q, *cache.append(i, k, v), bias))
+        x = self._through_blocks(tokens, positions, mask, cache.append)
         cache.length = end
         return self._logits(x if last is None else x[count - last :])
 
@@ -227,12 +225,7 @@ class Llama(nn.Module):
         Returns:
             Logits of shape (T, V or V').
         """
-        bias = self._bias(sees)
-        cos, sin = self._rotations(positions)
-        x = self.embedding(tokens).to(cos.dtype)
-        for i, block in enumerate(self.blocks):
-            x = block(x, cos, sin, lambda q, k, v, i=i: _attend(q, *cache.put(i, slots, k, v), bias))
-        return self._logits(x)
+        return self._logits(self._through_blocks(tokens, positions, sees, partial(cache.put, slots)))
 
     def teacher_forced(self, tokens: Tensor, at: Tensor | None = None) -> Tensor:
         """Logits after each token of B whole texts, for training.
@@ -263,10 +256,17 @@ class Llama(nn.Module):
                 self.set_submodule(name, PackedLinear(layer))
         return self
 
-    def _bias(self, sees: Tensor) -> Tensor:
-        """What is added to the scores where a token (row) sees a slot (column) or not, for each group of queries."""
-        groups = self.config.heads // self.config.kv_heads
-        return torch.zeros_like(sees, dtype=self.dtype).masked_fill_(~sees, -math.inf).repeat(groups, 1)
+    def _through_blocks(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, write: Write) -> Tensor:
+        """The residual stream (T, C) behind the last block; `write` puts each layer's keys and values into a cache."""
+        bias = None
+        if mask is not None:
+            groups = self.config.heads // self.config.kv_heads
+            bias = torch.zeros_like(mask, dtype=self.dtype).masked_fill_(~mask, -math.inf).repeat(groups, 1)
+        cos, sin = self._rotations(positions)
+        x = self.embedding(tokens).to(cos.dtype)
+        for i, block in enumerate(self.blocks):
+            x = block(x, cos, sin, lambda q, k, v, i=i: _attend(q, *write(i, k, v), bias))
+        return x
 
     def _rotations(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and signed sines of shape (T, 1, d)."""
