@@ -1,7 +1,7 @@
 """What `monitor.py` measures on: recorded episodes that go well, and the same ones with one fault at a random time.
 
     python benchmarks/monitor_runs.py quadruped --shape 100 --calibration 500 --test 1005 --faulty 20
-    python benchmarks/monitor_runs.py push_t --shape 24 --calibration 100 --test 80 --faulty 15
+    python benchmarks/monitor_runs.py push_t --shape 50 --calibration 400 --test 1000 --faulty 40
 
 A task's policies take turns and are the same in every part, in seeds that no training data have. An episode is kept as
 latents and controls. What is there already is not run again; --minutes stops after a while, to go on later.
@@ -39,10 +39,11 @@ class Course:
     policies: tuple[str, ...]  # take turns
     steps: int  # control steps of an episode
     window: int  # control steps after a fault in which it may be found
+    correction: float = 0.0  # of the planner, as in the task's graph
 
 
 COURSES = {
-    "push_t": Course(("random_push", "mpc"), 60, 25),
+    "push_t": Course(("random_push", "mpc"), 60, 25, correction=0.5),
     "quadruped": Course(("run", "jump"), 150, 75),
     "walker": Course(("walk",), 150, 75),
 }
@@ -115,7 +116,10 @@ def start(artifact: Artifact, world: Any, policy: str, seed: int) -> tuple[Contr
         return lambda observed: next(made), {}
     (case,) = make_cases(artifact.spec.task, "task", "trained", 1, seed)
     case.reset(world)
-    acting = policies.make(policy, policies.Setting(artifact, world, case, rng, replan=5, shrink=True, solver={}))
+    setting = policies.Setting(
+        artifact, world, case, rng, replan=5, shrink=True, solver={}, correction=COURSES[artifact.spec.task].correction
+    )
+    acting = policies.make(policy, setting)
     return acting.act, policies.target(artifact, case)
 
 

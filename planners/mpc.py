@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from worldpilot.contracts import Solver, WorldModel
+from worldpilot.contracts import ActionPrior, Solver, WorldModel
 from worldpilot.errors import InvalidInput, NotReady, RewardError, WorldpilotError
 from worldpilot.history import HistoryBuffer
 from worldpilot.pending import PendingControls
@@ -179,6 +179,8 @@ class Mpc:
             the signals that the reward wants at a value; the next plan's readings are moved by it, as offset-free MPC
             does (Pannocchia and Rawlings 2003). Where a plan keeps promising a motion that does not come, the next
             one must promise more, until something moves. 0: the model is taken at its word.
+        prior: proposes where `tick` gets no proposals.
+        proposals: how many it proposes.
 
     Raises:
         RewardError, UnknownName: the first reward, or a standing term, can't be built.
@@ -200,6 +202,8 @@ class Mpc:
         shrink: bool = False,
         delay: float = 0.0,
         correction: float = 0.0,
+        prior: ActionPrior | None = None,
+        proposals: int = 0,
     ) -> None:
         self._pending = PendingControls(model.spec.action, delay)
         self._model, self._solver, self._gate = _Late(model, self._pending) if delay else model, solver, gate
@@ -207,6 +211,7 @@ class Mpc:
             raise InvalidInput(f"mpc: correction must be within [0, 1), got {correction}")
         self._corrected = _Corrected(self._model, correction) if correction else None
         self._seed, self._rng = seed, np.random.default_rng(seed)
+        self._prior, self._count = prior, proposals
         self._history = HistoryBuffer(model.spec.action, depth=max(model.spec.history - 1, 1))
         if not 1 <= replan_every <= model.spec.horizon * model.spec.action.block:
             longest = model.spec.horizon * model.spec.action.block
@@ -274,7 +279,7 @@ class Mpc:
             latent: the newest, of shape (D,).
             previous_control: the control in force since the latent before, of shape (U,); where there is a delay, the
                 one that was sent.
-            proposals: from the prior, of shape (N, H, A), from the latent on; None if there are none.
+            proposals: of shape (N, H, A), from the latent on; None: the prior's, if there is one.
             stamp_age: age of the observation behind the latent [s].
             alert_level: the monitor's newest level; None if it has not been heard.
         """
@@ -285,7 +290,7 @@ class Mpc:
             history = self._observe(latent, previous_control)
             if swapped or self._ends():
                 steps = self._left(fresh=swapped or self._followed is None)
-                plan = self._plan(history, self._propose(proposals), active, previous_control, steps)
+                plan = self._plan(history, self._propose(proposals, history, active), active, previous_control, steps)
                 self._steps = 0
             else:
                 plan = self._followed
@@ -369,10 +374,13 @@ class Mpc:
         self._history.push(latent, self._pending.send(previous_control))
         return self._history.history(self._model.spec.history)
 
-    def _propose(self, proposals: FloatArray | None) -> FloatArray:
-        """The prior's proposals, if there are any."""
-        none = np.zeros((0, self._model.spec.horizon, self._model.spec.action.dim), np.float32)
-        return none if proposals is None else self._pending.ahead(proposals)
+    def _propose(self, proposals: FloatArray | None, history: History, active: RewardInForce | None) -> FloatArray:
+        """The proposals that were given or else the prior's, if there are any."""
+        if proposals is None and self._prior is not None and active is not None:
+            proposals = self._prior.propose(history, self._count, self._rng, active.reward.target)
+        if proposals is None:
+            return np.zeros((0, self._model.spec.horizon, self._model.spec.action.dim), np.float32)
+        return self._pending.ahead(proposals)
 
     def _ends(self) -> bool:
         """Whether there is no plan to follow any longer."""

@@ -70,7 +70,7 @@ class Planning:
         return cls(
             solver=json.loads(mpc.get("solver_settings", "{}")),
             replan=mpc.get("replan_every", cls.replan),
-            proposals=prior.get("count"),
+            proposals=mpc.get("propose") or prior.get("count"),
             standing=parse_spec(standing) if standing else None,
             correction=mpc.get("correction", cls.correction),
         )

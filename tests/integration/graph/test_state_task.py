@@ -15,11 +15,13 @@ from std_srvs.srv import Trigger
 from worldpilot_msgs.msg import PlannerStatus
 from worldpilot_msgs.srv import SwapReward
 from worldpilot_nodes import qos
+from worldpilot_nodes.base import InForce
 from worldpilot_nodes.commands import JointCommands, TwistCommands, carried
 from worldpilot_nodes.convert import message_class, state_message
 
 from worldpilot import graph as graphs
 from worldpilot.errors import InvalidInput
+from worldpilot.pending import PendingControls
 from worldpilot.sim import push_t
 from worldpilot.sim.quadruped import ACTION, ROBOT
 
@@ -93,6 +95,7 @@ class Robot:
 
     def __init__(self, node: Any) -> None:
         self.names, self.values = NAMES, STANDING
+        self.control: np.ndarray | None = None  # that its driver says it took
         spec = graphs.load().topics["state"]
         self._node, self._closed = node, threading.Event()
         self._publisher = node.create_publisher(message_class(spec.type), "state", qos.PUBLISHERS[spec.qos])
@@ -107,18 +110,39 @@ class Robot:
     def _run(self) -> None:
         while not self._closed.wait(0.02):
             now = self._node.get_clock().now().nanoseconds * 1e-9
-            self._publisher.publish(state_message(self.values, self.names, now, "base_link"))
+            self._publisher.publish(state_message(self.values, self.names, now, "base_link", self.control))
 
 
 @pytest.fixture(scope="module")
 def alone(start: Callable[..., Any], legged_artifact: Path) -> Iterator[Any]:
     """The nodes of a robot, without the simulator: the test is the robot."""
     run = start(artifact=legged_artifact, task="quadruped", without=["sim", "recorder"])
-    run.probe.listen("planner_status", "joint_command")
+    run.probe.listen("planner_status", "joint_command", "latent")
     run.robot = Robot(run.probe.node)
     run.supervisor.wait_for("active", timeout=60)
     yield run
     run.robot.close()
+
+
+def test_what_the_driver_says_it_took_goes_with_the_latent(alone: Any) -> None:
+    alone.probe.wait_for("latent", lambda latent: not latent.control, timeout=10)
+    taken = np.linspace(-0.1, 0.1, ACTION.control_dim, dtype=np.float32)
+    alone.robot.control = taken
+    alone.probe.wait_for("latent", lambda latent: np.array_equal(latent.control, taken), timeout=2.0)
+    alone.robot.control = taken[:-1]
+    alone.probe.wait_for("planner_status", lambda s: s.state == PlannerStatus.HOLD, timeout=2.0)
+    wait_for_log(alone, "world_model", "12 finite numbers, or none, are expected")
+    alone.robot.control = None
+    alone.probe.wait_for("planner_status", lambda s: s.state == PlannerStatus.RUNNING, timeout=5.0)
+
+
+def test_a_control_that_the_driver_took_is_believed_before_the_newest_command() -> None:
+    commands = JointCommands(ACTION)
+    driver = InForce(commands, PendingControls(ACTION, 0.0))
+    sent, taken = (np.full(ACTION.control_dim, value, np.float32) for value in (0.1, 0.05))
+    driver.update(commands.message(sent, 0.0, "base_link"))
+    np.testing.assert_array_equal(driver(), sent)
+    np.testing.assert_array_equal(driver(taken), taken)
 
 
 def not_finite() -> np.ndarray:
@@ -148,7 +172,11 @@ def test_a_state_that_the_model_does_not_know_holds_the_robot(
     held = alone.probe.wait_for("planner_status", lambda s: s.state == PlannerStatus.HOLD, timeout=2.0, begin=begin)
     assert held.at - begin <= 0.6
     alone.probe.wait_for("joint_command", lambda c: not any(c.position), timeout=0.5)
+    wait_for_log(alone, "world_model", said)
+
+
+def wait_for_log(run: Any, node: str, said: str) -> None:
     deadline = time.monotonic() + 2.0
-    while not any(node == "world_model" and said in line for node, line in alone.log):
-        assert time.monotonic() < deadline, f"world_model has not said {said!r}"
+    while not any(source == node and said in line for source, line in run.log):
+        assert time.monotonic() < deadline, f"{node} has not said {said!r}"
         time.sleep(0.05)

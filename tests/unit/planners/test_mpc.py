@@ -1,6 +1,7 @@
 """The tick, and replacing the reward between two of them."""
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from worldpilot.planners.gate import Gate, GateConfig, GateState
 from worldpilot.planners.mpc import Mpc, Tick
 from worldpilot.planners.rewards.registry import parse_spec, reward_id
 from worldpilot.planners.solvers import make
-from worldpilot.types import AlertLevel, FloatArray, RewardSpec
+from worldpilot.types import AlertLevel, FloatArray, History, RewardSpec
 
 DT = 0.1
 
@@ -262,6 +263,28 @@ def test_what_another_one_drives_is_history(point: WorldModel) -> None:
     assert not drove.plans_next
     with pytest.raises(InvalidInput, match="latent"):
         watched.watch(np.full(2, np.nan, np.float32), moving)
+
+
+def test_without_proposals_it_draws_them_of_the_prior_for_what_is_seen_now(point: WorldModel) -> None:
+    asked: list[tuple[float, int, dict[str, float]]] = []
+
+    class Prior:
+        horizon = point.spec.horizon
+
+        def propose(
+            self, history: History, n: int, rng: np.random.Generator, goal: Mapping[str, float] | None = None
+        ) -> FloatArray:
+            asked.append((float(history.latents[-1, 0]), n, dict(goal or {})))
+            return np.full((n, self.horizon, point.spec.action.dim), 0.05, np.float32)
+
+    solver = make("ssr", samples=1, refinements=0, elites=1, noise=1e-6)
+    mpc = Mpc(point, solver, pose(0.2, 0.0), Gate(point.spec.action), seed=0, prior=Prior(), proposals=3)
+    _, ticks = drive(mpc, np.array([0.01, 0.0], np.float32), 1)
+    assert ticks[0].plan is not None
+    assert asked == [(pytest.approx(0.01), 3, {"block_x": 0.2, "block_y": 0.0})]
+    np.testing.assert_allclose(ticks[0].plan.actions, 0.05, atol=1e-4)
+    mpc.tick(np.zeros(2, np.float32), np.zeros(2, np.float32), np.zeros((1, *ticks[0].plan.actions.shape), np.float32))
+    assert len(asked) == 1  # those that are given come first
 
 
 def test_bad_proposals_hold(point: WorldModel) -> None:

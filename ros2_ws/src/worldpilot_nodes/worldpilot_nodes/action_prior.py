@@ -37,15 +37,16 @@ class ActionPriorNode(PilotNode):
         self._proposals = self.publisher("proposals")
         self._worker = self.worker(self._propose, self._tell, self._refuse)
         self._driver = self.driver(self._spec.action, self.params.delay)
-        self.subscription("latent", self._see)
-        self.subscription("planner_status", self._aim)
+        if self.params.every:
+            self.subscription("latent", self._see)
+            self.subscription("planner_status", self._aim)
 
     def _aim(self, message: PlannerStatus) -> None:
         self._target = {signal.name: signal.value for signal in message.target}
 
     def _see(self, message: Latent) -> None:
         stamp = convert.seconds(message.header.stamp)
-        self._history.push(convert.latent(message, self._spec), self._driver(), stamp)
+        self._history.push(convert.latent(message, self._spec), self._driver(convert.taken(message, self._spec)), stamp)
         self._since += 1
         if self._since >= self.params.every:
             self._since = 0

@@ -329,10 +329,15 @@ class InForce:
         self._control = self._commands.control(message)
         self._age.touch()
 
-    def __call__(self) -> FloatArray:
-        """Of shape (U,)."""
-        newest = self._control if self._age() <= qos.LIFESPAN else np.zeros_like(self._control)
-        return self._pending.send(newest)
+    def __call__(self, taken: FloatArray | None = None) -> FloatArray:
+        """Of shape (U,).
+
+        Args:
+            taken: the command of the last period, of shape (U,), where the driver itself says which that was.
+        """
+        if taken is None:
+            taken = self._control if self._age() <= qos.LIFESPAN else np.zeros_like(self._control)
+        return self._pending.send(taken)
 
 
 def run(make: Callable[[], PilotNode]) -> NoReturn:

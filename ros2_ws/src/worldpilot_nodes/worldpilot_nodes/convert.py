@@ -61,11 +61,26 @@ def image(message: Image) -> ImageArray:
     return rows[:, : 3 * w].reshape(h, w, 3)
 
 
-def state_message(values: FloatArray, names: Sequence[str], stamp: float, frame: str) -> State:
-    """A state of shape (S,)."""
+def state_message(
+    values: FloatArray, names: Sequence[str], stamp: float, frame: str, control: FloatArray | None = None
+) -> State:
+    """A state of shape (S,), and the control of shape (U,) that the driver took before it, if that is known."""
     message = State(header=header(stamp, frame), names=names)
     message.values = floats(values)
+    if control is not None:
+        message.control = floats(control)
     return message
+
+
+def taken(message: Image | State | Latent, spec: ModelSpec) -> FloatArray | None:
+    """The control that the driver says it took before what it sensed, of shape (U,), finite; None if it doesn't say."""
+    control = np.asarray(getattr(message, "control", ()), np.float32)
+    if not control.size:
+        return None
+    if control.shape != (spec.action.control_dim,) or not np.isfinite(control).all():
+        expected = f"{spec.action.control_dim} finite numbers, or none,"
+        raise InvalidInput(f"control that was taken: {expected} are expected, got {control.tolist()}")
+    return control
 
 
 def observation(message: Image | State, spec: ModelSpec) -> Observation:
@@ -111,11 +126,20 @@ def signal_specs(spec: ModelSpec) -> list[SignalSpec]:
     return [SignalSpec(name=s.name, unit=s.unit, description=s.description, r2=float(s.r2)) for s in spec.signals]
 
 
-def latent_message(z: FloatArray, signals: Mapping[str, float], spec: ModelSpec, stamp: float, frame: str) -> Latent:
-    """A latent of shape (D,) and what was read from it."""
+def latent_message(
+    z: FloatArray,
+    signals: Mapping[str, float],
+    spec: ModelSpec,
+    stamp: float,
+    frame: str,
+    control: FloatArray | None = None,
+) -> Latent:
+    """A latent of shape (D,), what was read from it, and the control that the driver took before it, if it said so."""
     units = {signal.name: signal.unit for signal in spec.signals}
     message = Latent(header=header(stamp, frame), model_id=spec.model_id, signals=signals_message(signals, units))
     message.z = floats(z)
+    if control is not None:
+        message.control = floats(control)
     return message
 
 

@@ -53,6 +53,7 @@ class MpcNode(PilotNode):
     def configure(self) -> None:
         artifact = load(self)
         self._model, self._spec = artifact.world_model, artifact.spec
+        self._prior = artifact.prior if self.params.propose else None
         self._how = self.commands(self._spec.action)
         self._warm_up(artifact.manifest["proposals"])
         self._mpc = self._planner()
@@ -70,7 +71,8 @@ class MpcNode(PilotNode):
         self._markers = self.publisher("plan_markers")
         self._worker = self.worker(self._plan, self._act, self._refuse)
         self._reach_goal = ReachGoalServer(self, self._start_goal, self._stop_goal)
-        self.subscription("proposals", self._hear_proposals)
+        if self._prior is None:
+            self.subscription("proposals", self._hear_proposals)
         self.subscription("alert", self._hear_alert)
         self.subscription("latent", self._hear_latent)
         self.service(SwapReward, "swap_reward", self._swap_reward)
@@ -91,6 +93,8 @@ class MpcNode(PilotNode):
             shrink=self.params.shrink,
             delay=self.params.delay,
             correction=self.params.correction,
+            prior=self._prior,
+            proposals=self.params.propose,
         )
 
     def _limits(self) -> GateConfig:
@@ -106,8 +110,9 @@ class MpcNode(PilotNode):
         """Plan for nothing with a planner that is thrown away, so that the first ticks are as fast as the others."""
         planner = self._planner()
         shape = (proposals, self._spec.horizon, self._spec.action.dim)
+        given = None if self._prior else np.zeros(shape, np.float32)
         for _ in range(3):
-            planner.tick(np.zeros(self._spec.latent_dim, np.float32), self._zero(), np.zeros(shape, np.float32))
+            planner.tick(np.zeros(self._spec.latent_dim, np.float32), self._zero(), given)
         registry.schema()
 
     def deactivate(self) -> None:
@@ -124,7 +129,7 @@ class MpcNode(PilotNode):
 
     def _hear_latent(self, message: Latent) -> None:
         try:
-            latent = convert.latent(message, self._spec)
+            latent, taken = convert.latent(message, self._spec), convert.taken(message, self._spec)
         except InvalidInput as error:
             self._hold(str(error))
             return
@@ -134,7 +139,7 @@ class MpcNode(PilotNode):
             stamp,
             latent,
             {signal.name: signal.value for signal in message.signals},
-            self._sent,
+            self._sent if taken is None else taken,
             self._proposed(stamp),
             self._trust(),
         )

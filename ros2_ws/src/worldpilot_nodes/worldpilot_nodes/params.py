@@ -79,7 +79,7 @@ ACTION_PRIOR = (
     *COMMAND,
     *LATE,
     Param("count", 0, "proposals per observation; 0: as many as the artifact's manifest says", 0, 4096),
-    Param("every", 1, "control steps between proposals", 1, 1000),
+    Param("every", 1, "control steps between proposals; 0: none, the planner draws its own", 0, 1000),
     Param("seed", 0, "seed of the proposals", 0, 2**31 - 1),
 )
 MPC = (
@@ -92,6 +92,13 @@ MPC = (
     Param("policy", "", "folder of a policy distilled for the reward, which acts instead of a solver; empty: plan"),
     Param("solver", "ssr", "solver of the planner: ssr, cem, icem or mppi"),
     Param("solver_settings", "{}", "settings of the solver that replace its defaults (JSON object)"),
+    Param(
+        "propose",
+        0,
+        "proposals that the planner draws itself, of the observation it plans for; 0: as they come",
+        0,
+        4096,
+    ),
     Param("replan_every", 1, "control steps for which a plan is followed", 1, 1000),
     Param("shrink", False, "replan for what is left of the horizon until a new one begins, not for all of it"),
     Param("correction", 0.0, "weight of a plan's newest error in the mean that corrects the next; 0: none", 0.0, 0.99),

@@ -13,6 +13,7 @@ from worldpilot_msgs.srv import InjectFault
 from worldpilot.errors import WorldpilotError
 from worldpilot.sim import tasks
 from worldpilot.system import System
+from worldpilot.types import FloatArray
 from worldpilot_nodes import convert, params
 from worldpilot_nodes.base import PilotNode, run
 
@@ -57,7 +58,7 @@ class SimNode(PilotNode):
         stamp = self._stamp()
         if self.params.publish_clock:
             self._time.publish(Clock(clock=convert.time(stamp)))
-        self._observed.publish(self._observation(stamp))
+        self._observed.publish(self._observation(stamp, control))
         self._truth.publish(
             GroundTruth(
                 header=convert.header(stamp, self.params.command_frame),
@@ -79,10 +80,10 @@ class SimNode(PilotNode):
         self._began = now if self._began is None else self._began
         return self._began + period * round((now - self._began) / period)
 
-    def _observation(self, stamp: float) -> Image | State:
+    def _observation(self, stamp: float, control: FloatArray) -> Image | State:
         data = self._world.observe().data
         if self._state:
-            return convert.state_message(data, self._state, stamp, self.params.command_frame)
+            return convert.state_message(data, self._state, stamp, self.params.command_frame, control)
         return convert.image_message(data, stamp, self.params.camera_frame)
 
     def _inject(self, request: InjectFault.Request, response: InjectFault.Response) -> InjectFault.Response:

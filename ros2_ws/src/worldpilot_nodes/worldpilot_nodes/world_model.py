@@ -20,7 +20,8 @@ from worldpilot_nodes.model import load
 @dataclass(frozen=True)
 class _Seen:
     observation: Observation
-    previous_control: FloatArray  # (U,)
+    taken: FloatArray | None  # (U,), the command of the last period, where the driver says so
+    previous_control: FloatArray  # (U,), in force
     frame: str
 
 
@@ -58,7 +59,8 @@ class WorldModelNode(PilotNode):
 
     def _see(self, message: Image | State) -> None:
         observation = convert.observation(message, self._spec)
-        self._worker.submit(_Seen(observation, self._driver(), message.header.frame_id))
+        taken = convert.taken(message, self._spec)
+        self._worker.submit(_Seen(observation, taken, self._driver(taken), message.header.frame_id))
 
     def _understand(self, seen: _Seen) -> _Understood:
         latent = self._model.encode(seen.observation.data[None])[0]
@@ -71,7 +73,7 @@ class WorldModelNode(PilotNode):
     def _tell(self, seen: _Seen, understood: _Understood) -> None:
         stamp, self._history = seen.observation.stamp, understood.history
         self._latents.publish(
-            convert.latent_message(understood.latent, understood.signals, self._spec, stamp, seen.frame)
+            convert.latent_message(understood.latent, understood.signals, self._spec, stamp, seen.frame, seen.taken)
         )
         if understood.error is not None:
             self._errors.publish(convert.error_message(understood.error, self._spec))
