@@ -2,8 +2,8 @@
 
 A recording has no control rate. Each stretch of observations (images, or states) without a gap gets a grid of ticks,
 one control period apart, from its first observation on. A tick's observation is the nearest one; the control that
-follows it is the command in force `command_at` of a period later; a signal is the measurement nearest to the tick's
-observation.
+follows it is the command in force `command_at` of a period later, or the one that the next state says was taken; a
+signal is the measurement nearest to the tick's observation.
 """
 
 import re
@@ -23,7 +23,7 @@ from worldpilot.errors import InvalidInput, UnknownName
 from worldpilot.models.data.episodes import Episode
 from worldpilot.types import ActionSpec, ImageArray
 
-OBSERVATION, COMMAND = "the observation", "the command"  # beside the signals' names
+OBSERVATION, COMMAND, TAKEN = "the observation", "the command", "what was taken"  # beside the signals' names
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 Stamps = npt.NDArray[np.int64]  # [ns], ascending
@@ -86,7 +86,10 @@ class BagImport:
 
 @dataclass(frozen=True)
 class Stream:
-    """What one source said: (n, H, W, 3) images, (n, S) states, (n, U) commands or (n,) signals."""
+    """What one source said: (n, H, W, 3) images, (n, S) states, (n, U) commands or (n,) signals.
+
+    Of states also the commands (n, U) that the driver took before them, NaN where it does not say.
+    """
 
     stamps: Stamps  # (n,)
     values: npt.NDArray[Any]  # (n, ...)
@@ -174,6 +177,18 @@ def state(message: Any, names: tuple[str, ...]) -> list[float]:
     return [float(there[name]) for name in names]
 
 
+def taken(message: Any, control_dim: int) -> list[float]:
+    """The command of the period before a worldpilot_msgs/State message, as it says itself; NaN if it doesn't.
+
+    Raises:
+        InvalidInput: it is a command of another size.
+    """
+    said = [float(value) for value in getattr(message, "control", ())]
+    if len(said) not in (0, control_dim):
+        raise InvalidInput(f"a state whose driver took {len(said)} controls, {control_dim} are expected")
+    return said or [float("nan")] * control_dim
+
+
 def number(message: Any, path: str) -> float:
     """The number at a path of fields.
 
@@ -222,6 +237,8 @@ def read_streams(bag: Path, wanted: BagImport) -> dict[str, Stream]:
     }
     if wanted.observation_topic:
         takes[OBSERVATION] = wanted.observation_topic, observation
+    if wanted.observation_topic and wanted.state:
+        takes[TAKEN] = wanted.observation_topic, partial(taken, control_dim=wanted.spec.control_dim)
     takes |= {name: (topic, partial(number, path=path)) for name, (topic, path) in wanted.signals.items()}
     stamps: dict[str, list[int]] = {what: [] for what in takes}
     values: dict[str, list[Any]] = {what: [] for what in takes}
@@ -285,6 +302,11 @@ def _on_grid(streams: Mapping[str, Stream], ticks: Stamps, wanted: BagImport, ba
     newest = np.searchsorted(command.stamps, when, side="right") - 1
     driven = (newest >= 0) & (when - command.stamps[newest] <= wanted.longest_gap)
     whole = driven & known[:-1] & known[1:]
+    controls = command.values[newest]
+    if TAKEN in streams:
+        said = streams[TAKEN].values[seen[1:]]
+        exact = np.isfinite(said).all(axis=1) & (np.diff(seen) == 1)  # of just this tick's period
+        controls = np.where(exact[:, None], said, controls)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], whole, [False]])))
     for start, end in zip(edges[::2], edges[1::2], strict=True):
         length = wanted.max_steps or end - start
@@ -292,7 +314,7 @@ def _on_grid(streams: Mapping[str, Stream], ticks: Stamps, wanted: BagImport, ba
             steps, frames = slice(first, min(first + length, end)), slice(first, min(first + length, end) + 1)
             yield Episode(
                 observations=observed.values[seen[frames]],
-                controls=command.values[newest[steps]],
+                controls=controls[steps],
                 signals={name: streams[name].values[index[frames]] for name, index in measured.items()},
                 meta={"seed": int(observed.stamps[seen[first]]), "behaviour": wanted.behaviour, "bag": bag.name},
             )

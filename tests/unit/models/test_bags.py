@@ -16,7 +16,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from worldpilot.cli.main import main
 from worldpilot.errors import InvalidInput, UnknownName
-from worldpilot.models.data.bags import BagImport, number, read_episodes, rgb, state
+from worldpilot.models.data.bags import BagImport, number, read_episodes, rgb, state, taken
 from worldpilot.models.data.episodes import EpisodeStore
 from worldpilot.types import ActionSpec
 
@@ -348,8 +348,11 @@ def definition(kind: str) -> str:
     return "\n".join([main_text, *(f"{'=' * 80}\nMSG: {name}\n{text}" for name, text in used.items())])
 
 
-def state_file(path: Path, ticks: int) -> Path:
-    """As the recorder node writes of a state task: states, and joint commands that answer each of them at once."""
+def state_file(path: Path, ticks: int, late: tuple[int, ...] = ()) -> Path:
+    """As the recorder node writes of a state task: states, and joint commands that answer each of them at once.
+
+    Those that answer the ticks `late` come too late, and the driver says so.
+    """
     with path.open("wb") as file:
         writer = McapWriter(file)
         kinds = {"/state": "worldpilot_msgs/msg/State", "/command": "sensor_msgs/msg/JointState"}
@@ -357,7 +360,9 @@ def state_file(path: Path, ticks: int) -> Path:
         for tick in range(ticks):
             at = START + tick * 2 * 10**7
             stamp = {"stamp": {"sec": at // 10**9, "nanosec": at % 10**9}, "frame_id": ""}
-            state = {"header": stamp, "names": ["pitch", "height"], "values": [tick / 64, -tick / 64]}
+            state = {"header": stamp, "names": ["pitch", "height"], "values": [tick / 64, -tick / 64], "control": []}
+            if late:
+                state["control"] = [(tick - 1 - (tick - 1 in late)) / 128]
             writer.write_message("/state", schemas["/state"], state, at, at)
             command = {"header": stamp, "name": ["ankle"], "position": [tick / 128], "velocity": [], "effort": []}
             writer.write_message("/command", schemas["/command"], command, at, at)
@@ -381,6 +386,22 @@ def test_the_command_line_imports_states(tmp_path: Path, capsys: pytest.CaptureF
     assert "unknown state 'roll'; valid names: height, pitch" in capsys.readouterr().err
     assert main([part for part in command if part not in ("--state", "height:m,roll")]) == 2
     assert "--state-topic and --state" in capsys.readouterr().err
+
+
+def test_what_the_driver_says_it_took_is_believed_before_what_was_sent(tmp_path: Path) -> None:
+    wanted = BagImport(
+        ActionSpec(("ankle",), ("rad",), (-1.0,), (1.0,), (10.0,), 0.02, 2),
+        "/state",
+        "/command",
+        ("position.0",),
+        state=("pitch",),
+    )
+    (episode,) = read_episodes(state_file(tmp_path / "run.mcap", 41, late=(7, 20)), wanted)
+    expected = np.arange(40) / np.float32(128)
+    expected[[7, 20]] = expected[[6, 19]]
+    assert (episode.controls[:, 0] == expected).all()
+    with pytest.raises(InvalidInput, match="took 2 controls, 1 are expected"):
+        taken(SimpleNamespace(control=[0.0, 0.1]), 1)
 
 
 @pytest.mark.parametrize(
