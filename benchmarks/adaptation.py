@@ -71,10 +71,10 @@ class Robot:
 
 # The walker's fault was chosen before anything was adapted, on other seeds than those measured: with 0.3 or 0.15 of its
 # ankle's torque left the planner's return fell from 0.87 to 0.75 or 0.72 (5 or 6 episodes each), with none to 0.24. The
-# data's gait, without noise, keeps 0.79 of 0.87 (8 episodes). The hopper's, too: with 0.4 of its ankle's torque the planner
-# fell in 6 of 6 episodes, the data's gait in 3 of 6, which earned 0.61 (0.38 is what the healthy planner earns). With less
-# of its knee's torque the gait fails as the planner does: at 0.5 it fell in 5 of 5, and of 20 measured seeds no arm of 10,
-# 25 or 50 episodes brought more than 0.11 [-0.02, 0.27] of the lost return back.
+# data's gait, without noise, keeps 0.79 of 0.87 (8 episodes). The hopper's, too: with 0.4 of its ankle's torque the
+# planner fell in 6 of 6 episodes, the data's gait in 3 of 6, which earned 0.61 (0.38: the healthy planner).
+# With less of its knee's torque the gait fails as the planner does: at 0.5 it fell in 5 of 5, and of 20 measured seeds
+# no arm of 10, 25 or 50 episodes brought more than 0.11 [-0.02, 0.27] of the lost return back.
 ROBOTS = {
     "walker": Robot("walk", "weak_joint", {"joint": 2, "fraction": 0.0}),
     "hopper": Robot("hop", "weak_joint", {"joint": 2, "fraction": 0.4}),
