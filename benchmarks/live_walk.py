@@ -17,7 +17,8 @@ from std_srvs.srv import Trigger
 from worldpilot_nodes.client import Client
 
 from worldpilot import graph
-from worldpilot.calibration.intervals import bootstrap_mean, wilson
+from worldpilot.calibration.detection import share
+from worldpilot.calibration.intervals import bootstrap_mean
 from worldpilot.demo.host import free_domain
 from worldpilot.models.artifact import zoo_path
 from worldpilot.supervisor import Supervisor
@@ -46,14 +47,15 @@ def watch(client: Client, seconds: float) -> Episode:
     """Until the time is up or the robot has fallen: mean speed, first alarm and fall [s]."""
     begin, speeds = time.monotonic(), list[float]()
     alarm: float | None = None
-    while (elapsed := time.monotonic() - begin) < seconds:
+    fall: float | None = None
+    while fall is None and (elapsed := time.monotonic() - begin) < seconds:
         speeds.append(signal(client, "forward_velocity"))
         if alarm is None and client.alarmed:
             alarm = elapsed
         if signal(client, "fallen"):
-            return {"speed": float(np.mean(speeds)), "alarm_after": alarm, "fell_after": elapsed}
+            fall = elapsed
         time.sleep(0.01)
-    return {"speed": float(np.mean(speeds)), "alarm_after": alarm, "fell_after": None}
+    return {"speed": float(np.mean(speeds)), "alarm_after": alarm, "fell_after": fall}
 
 
 def signal(client: Client, name: str) -> float:
@@ -61,10 +63,9 @@ def signal(client: Client, name: str) -> float:
     return next(s.value for s in client.truth.signals if s.name == name)
 
 
-def share(episodes: list[Episode], key: str) -> dict[str, Any]:
-    """In how many something happened."""
-    there = sum(episode[key] is not None for episode in episodes)
-    return {"count": there, "n": len(episodes), "share": there / len(episodes), "ci": wilson(there, len(episodes))}
+def happened(episodes: list[Episode], key: str) -> dict[str, Any]:
+    """In what share of them something happened."""
+    return share([episode[key] is not None for episode in episodes])
 
 
 def summarise(good: list[Episode], broken: list[Episode]) -> dict[str, Any]:
@@ -75,14 +76,14 @@ def summarise(good: list[Episode], broken: list[Episode]) -> dict[str, Any]:
         "walks": {
             "speed": float(np.mean([episode["speed"] for episode in good])),
             "speed_ci": bootstrap_mean([episode["speed"] for episode in good]),
-            "falls": share(good, "fell_after"),
-            "alarms": share(good, "alarm_after"),
+            "falls": happened(good, "fell_after"),
+            "alarms": happened(good, "alarm_after"),
         },
         "broken": {
             "not_under_way": len(broken) - len(struck),
-            "noticed": share(struck, "alarm_after"),
+            "noticed": happened(struck, "alarm_after"),
             "delay_median_s": float(np.median(delays)) if delays else None,
-            "falls": share(struck, "fell_after"),
+            "falls": happened(struck, "fell_after"),
         },
     }
 

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from worldpilot.errors import WorldpilotError
 from worldpilot.evaluation import policies
 from worldpilot.evaluation.cases import make_cases
+from worldpilot.evaluation.controllers import Planning
 from worldpilot.models.artifact import Artifact, zoo_path
 from worldpilot.models.data.episodes import DATASET_FILE, Episode, EpisodeStore, EpisodeWriter
 from worldpilot.sim.tasks import task
@@ -39,11 +40,10 @@ class Course:
     policies: tuple[str, ...]  # take turns
     steps: int  # control steps of an episode
     window: int  # control steps after a fault in which it may be found
-    correction: float = 0.0  # of the planner, as in the task's graph
 
 
 COURSES = {
-    "push_t": Course(("random_push", "mpc"), 60, 25, correction=0.5),
+    "push_t": Course(("random_push", "mpc"), 60, 25),
     "quadruped": Course(("run", "jump"), 150, 75),
     "walker": Course(("walk",), 150, 75),
 }
@@ -116,9 +116,8 @@ def start(artifact: Artifact, world: Any, policy: str, seed: int) -> tuple[Contr
         return lambda observed: next(made), {}
     (case,) = make_cases(artifact.spec.task, "task", "trained", 1, seed)
     case.reset(world)
-    setting = policies.Setting(
-        artifact, world, case, rng, replan=5, shrink=True, solver={}, correction=COURSES[artifact.spec.task].correction
-    )
+    correction = Planning.of(artifact.spec.task).correction
+    setting = policies.Setting(artifact, world, case, rng, replan=5, shrink=True, solver={}, correction=correction)
     acting = policies.make(policy, setting)
     return acting.act, policies.target(artifact, case)
 

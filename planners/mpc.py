@@ -290,7 +290,7 @@ class Mpc:
             history = self._observe(latent, previous_control)
             if swapped or self._ends():
                 steps = self._left(fresh=swapped or self._followed is None)
-                plan = self._plan(history, self._propose(proposals, history, active), active, previous_control, steps)
+                plan = self._plan(history, proposals, active, previous_control, steps)
                 self._steps = 0
             else:
                 plan = self._followed
@@ -374,10 +374,10 @@ class Mpc:
         self._history.push(latent, self._pending.send(previous_control))
         return self._history.history(self._model.spec.history)
 
-    def _propose(self, proposals: FloatArray | None, history: History, active: RewardInForce | None) -> FloatArray:
+    def _propose(self, proposals: FloatArray | None, history: History, target: Mapping[str, float]) -> FloatArray:
         """The proposals that were given or else the prior's, if there are any."""
-        if proposals is None and self._prior is not None and active is not None:
-            proposals = self._prior.propose(history, self._count, self._rng, active.reward.target)
+        if proposals is None and self._prior is not None:
+            proposals = self._prior.propose(history, self._count, self._rng, target)
         if proposals is None:
             return np.zeros((0, self._model.spec.horizon, self._model.spec.action.dim), np.float32)
         return self._pending.ahead(proposals)
@@ -401,18 +401,18 @@ class Mpc:
     def _plan(
         self,
         history: History,
-        proposals: FloatArray,
+        proposals: FloatArray | None,
         active: RewardInForce | None,
         previous_control: FloatArray,
         steps: int,
     ) -> Plan:
-        """Imagine, score, choose."""
+        """Propose, imagine, score, choose."""
         if active is None:
             raise NotReady("no reward is active; swap one in")
         objective = _Objective(active.reward, self._standing)
         self._learn(history.latents[-1], active.reward)
-        model = self._corrected or self._model
-        plan = self._solver.solve(model, history, proposals, objective, previous_control, self._rng, steps)
+        model, candidates = self._corrected or self._model, self._propose(proposals, history, active.reward.target)
+        plan = self._solver.solve(model, history, candidates, objective, previous_control, self._rng, steps)
         self._population = objective.last
         return replace(plan, terms=objective.terms(plan.imagined))
 

@@ -237,8 +237,8 @@ def read_streams(bag: Path, wanted: BagImport) -> dict[str, Stream]:
     }
     if wanted.observation_topic:
         takes[OBSERVATION] = wanted.observation_topic, observation
-    if wanted.observation_topic and wanted.state:
-        takes[TAKEN] = wanted.observation_topic, partial(taken, control_dim=wanted.spec.control_dim)
+        if wanted.state:
+            takes[TAKEN] = wanted.observation_topic, partial(taken, control_dim=wanted.spec.control_dim)
     takes |= {name: (topic, partial(number, path=path)) for name, (topic, path) in wanted.signals.items()}
     stamps: dict[str, list[int]] = {what: [] for what in takes}
     values: dict[str, list[Any]] = {what: [] for what in takes}

@@ -53,7 +53,7 @@ class MpcNode(PilotNode):
     def configure(self) -> None:
         artifact = load(self)
         self._model, self._spec = artifact.world_model, artifact.spec
-        self._prior = artifact.prior if self.params.propose else None
+        self._prior = artifact.prior if self.params.propose and not self.params.policy else None  # a policy needs none
         self._how = self.commands(self._spec.action)
         self._warm_up(artifact.manifest["proposals"])
         self._mpc = self._planner()
