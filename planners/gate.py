@@ -118,4 +118,4 @@ class Gate:
         return GateDecision(np.zeros_like(self._low), GateState.HOLD, reason)
 
     def _names(self, mask: np.ndarray) -> list[str]:
-        return [name for name, changed in zip(self._spec.names, mask, strict=True) if changed]
+        return [self._spec.names[i] for i in np.flatnonzero(mask)]

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,24 +62,25 @@ class Tick:
     solve_s: float  # [s]
 
 
-@dataclass
 class _Objective:
     """What a solver sees: the reward in force beside the standing terms. Remembers what it scored last, for a swap's
-    dry run."""
+    dry run, and how."""
 
-    reward: CompositeReward
-    standing: CompositeReward | None
-    last: Rollouts | None = field(default=None)
+    def __init__(self, reward: CompositeReward, standing: CompositeReward | None) -> None:
+        self._parts = {"": reward} if standing is None else {"": reward, "standing_": standing}
+        self._scored: list[Mapping[str, FloatArray]] = []  # the terms of `last`, by part
+        self.last: Rollouts | None = None
 
     def score(self, rollouts: Rollouts) -> FloatArray:
-        self.last = rollouts
-        score = self.reward.score(rollouts)
-        return score if self.standing is None else score + self.standing.score(rollouts)
+        """Scores of shape (N,)."""
+        with np.errstate(all="ignore"):  # what is not finite is found by whoever ranks the scores
+            self.last, self._scored = rollouts, [part.terms(rollouts) for part in self._parts.values()]
+            return np.sum([np.sum(list(terms.values()), axis=0) for terms in self._scored], axis=0)
 
     def terms(self, rollouts: Rollouts) -> dict[str, float]:
         """What each term contributes to the first plan's score; standing terms are named so."""
-        parts = {"": self.reward} if self.standing is None else {"": self.reward, "standing_": self.standing}
-        contributions = ((prefix, part.terms(rollouts)) for prefix, part in parts.items())
+        scored = self._scored if rollouts is self.last else [part.terms(rollouts) for part in self._parts.values()]
+        contributions = zip(self._parts, scored, strict=True)
         return {prefix + name: float(values[0]) for prefix, terms in contributions for name, values in terms.items()}
 
 

@@ -20,7 +20,7 @@ import typing
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from functools import cache
+from functools import cache, lru_cache
 from types import UnionType
 from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
@@ -134,12 +134,19 @@ def reduce(values: npt.NDArray[np.floating[Any]], when: When, discount: float) -
     to v_H, the plain last or best value. "mean" is the average with weights γ^t.
     """
     values = np.asarray(values, np.float32)
-    weights = np.float32(discount) ** np.arange(values.shape[1], dtype=np.float32)
+    weights, shares = _weights(values.shape[1], discount)
     if when == "mean":
-        return values @ (weights / weights.sum())
+        return values @ shares
     if when == "best":
         values = np.maximum.accumulate(values, axis=1)
     return np.asarray(values[:, 0] + np.diff(values, axis=1) @ weights[1:], np.float32)
+
+
+@lru_cache(maxsize=64)
+def _weights(steps: int, discount: float) -> tuple[FloatArray, FloatArray]:
+    """γ^t of each step, and the same in shares of their sum."""
+    weights = np.float32(discount) ** np.arange(steps, dtype=np.float32)
+    return weights, weights / weights.sum()
 
 
 def angle_diff(a: Any, b: Any) -> Any:

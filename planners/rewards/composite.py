@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -23,7 +24,7 @@ class CompositeReward:
     spec: RewardSpec
     rewards: tuple[Reward, ...]
 
-    @property
+    @cached_property
     def term_names(self) -> tuple[str, ...]:
         """The plugin of each term, numbered from the second of its kind on: goal_pose, goal_pose_2."""
         plugins = [term.plugin for term in self.spec.terms]
