@@ -6,6 +6,7 @@ mean the same whatever the action block is.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -169,10 +170,13 @@ def project(controls: Floats, spec: ActionSpec, previous: FloatArray) -> FloatAr
     low, high = np.asarray(spec.low, np.float32), np.asarray(spec.high, np.float32)
     largest = np.asarray(spec.max_rate, np.float32) * np.float32(spec.control_dt)
     result = np.clip(controls, low, high, dtype=np.float32)
+    if (largest >= high - low).all():  # everything in bounds can be reached
+        return result
     before = np.clip(previous, low, high, dtype=np.float32)
     for t in range(result.shape[1]):
-        result[:, t] = np.clip(result[:, t], before - largest, before + largest)
-        before = result[:, t]
+        now = result[:, t]
+        np.minimum(np.maximum(now, before - largest, out=now), before + largest, out=now)
+        before = now
     return result
 
 
@@ -183,14 +187,26 @@ def noise(rng: np.random.Generator, shape: tuple[int, int, int], beta: float) ->
     (Timmer & König 1995; in planning: Pinneri et al. 2020).
     """
     n, steps, dim = shape
-    frequency = np.maximum(np.fft.rfftfreq(steps), 1 / steps)
-    amplitude = frequency ** (-beta / 2)
-    spectrum = rng.standard_normal((n, dim, len(frequency))) + 1j * rng.standard_normal((n, dim, len(frequency)))
-    real = [0, -1] if steps % 2 == 0 else [0]  # the constant and the highest frequency have no phase
+    amplitude = _amplitude(steps, beta)
+    spectrum = np.empty((n, dim, len(amplitude)), np.complex128)
+    spectrum.real, spectrum.imag = rng.standard_normal(spectrum.shape), rng.standard_normal(spectrum.shape)
+    real = _real(steps)
     spectrum[..., real] = np.sqrt(2) * spectrum[..., real].real
     series = np.fft.irfft(spectrum * amplitude, n=steps, axis=-1)
-    variance = (4 * np.square(amplitude).sum() - 2 * np.square(amplitude[real]).sum()) / steps**2
-    return np.moveaxis(series / np.sqrt(variance), -1, 1).astype(np.float32)
+    return np.moveaxis(series, -1, 1).astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def _amplitude(steps: int, beta: float) -> npt.NDArray[np.float64]:
+    """Of each frequency, for series of unit variance."""
+    amplitude = np.maximum(np.fft.rfftfreq(steps), 1 / steps) ** (-beta / 2)
+    variance = (4 * np.square(amplitude).sum() - 2 * np.square(amplitude[_real(steps)]).sum()) / steps**2
+    return amplitude / np.sqrt(variance)
+
+
+def _real(steps: int) -> list[int]:
+    """Frequencies that have no phase: the constant and, where there is one, the highest."""
+    return [0, -1] if steps % 2 == 0 else [0]
 
 
 def require(config: object, **positive: float) -> None:
