@@ -32,9 +32,9 @@ Act = Callable[[FloatArray], FloatArray]  # the history's latents (h, D) to a mo
 class DaggerConfig:
     """How examples are collected."""
 
-    planned: int = 12  # episodes in which the planner drives
-    rounds: int = 3
-    driven: int = 8  # episodes a round in which the policy drives
+    planned: int = 16  # episodes in which the planner drives
+    rounds: int = 4
+    driven: int = 12  # episodes a round in which the policy drives
     warm_up: int = 25  # control steps of the prior, before
     steps: int = 250  # control steps of an episode, after
     seed: int = 0
