@@ -2,20 +2,24 @@
 
 First the planner drives. In each round after that the policy of the round before drives, and the planner says at every
 model step what it would do instead: the policy learns what to do where it comes to itself. Every episode begins with
-the prior's warm-up, as those do in which policies are compared.
+the prior's warm-up, as those do in which policies are compared. The policy that drove best is taken, not the last: the
+mean of what a planner might do is no plan of its own, and more of its decisions may make it worse.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from worldpilot.errors import InvalidInput
 from worldpilot.evaluation.controllers import Planner, Planning, PriorAlone, Setting
+from worldpilot.evaluation.locomotion import score
 from worldpilot.history import HistoryBuffer
 from worldpilot.models.artifact import Artifact
+from worldpilot.models.data.episodes import Episode
 from worldpilot.models.policy.train import Examples
 from worldpilot.sim.legged import LeggedWorld
 from worldpilot.sim.tasks import task
@@ -26,6 +30,7 @@ log = logging.getLogger(__name__)
 FIRST_SEED = 4_000_000  # of the episodes; evaluations count from 0
 
 Act = Callable[[FloatArray], FloatArray]  # the history's latents (h, D) to a model-step action (A,)
+Policy = TypeVar("Policy")
 
 
 @dataclass(frozen=True)
@@ -44,30 +49,58 @@ class DaggerConfig:
             raise InvalidInput("distil: planned >= 2, driven and steps >= 1, rounds and warm_up >= 0 are needed")
 
 
+@dataclass(frozen=True)
+class Candidate(Generic[Policy]):
+    """A policy, and how it drove in the episodes after it was trained."""
+
+    policy: Policy
+    examples: int  # that it learned from
+    score: float  # the reward's own, of what was done; mean over the episodes
+    falls: int
+    episodes: int
+
+
+def best(candidates: Sequence[Candidate[Policy]]) -> Candidate[Policy]:
+    """The highest score among those that fell least, give or take one episode; of equals the later one."""
+    fewest = min(candidate.falls for candidate in candidates)
+    steady = [candidate for candidate in candidates if candidate.falls <= fewest + 1]
+    return max(reversed(steady), key=lambda candidate: candidate.score)
+
+
 def dagger(
     artifact: Artifact,
     reward: RewardSpec,
     planning: Planning,
     config: DaggerConfig,
-    fit: Callable[[Examples], Act],
-) -> Examples:
-    """Examples of what the planner does under a reward, where it and the policies that `fit` makes of them come to."""
-    parts: list[Examples] = []
+    fit: Callable[[Examples], tuple[Policy, Act]],
+) -> list[Candidate[Policy]]:
+    """The policies that `fit` makes of what the planner does under a reward, where it and they come to: one for each
+    round, and one of all examples."""
+    parts, made = list[Examples](), list[Candidate[Policy]]()
     first = FIRST_SEED + 10_000 * config.seed
     with closing(task(artifact.spec.task).world()) as world:
         if not isinstance(world, LeggedWorld):
             raise InvalidInput(f"distil: {artifact.spec.task} has no legged robot to drive")
-        for part in range(config.rounds + 1):
-            act = fit(Examples.join(parts)) if part else None
+        for part in range(config.rounds + 2):
+            known = Examples.join(parts) if part else None
+            policy, act = fit(known) if known else (None, None)
+            episodes = list[Episode]()
             for _ in range(config.driven if part else config.planned):
                 setting = Setting(artifact, world, reward, planning, first + len(parts))
-                parts.append(label(setting, config, act))
+                examples, episode = label(setting, config, act)
+                parts.append(examples)
+                episodes.append(episode)
             log.info("distil: round %d, %d examples", part, sum(map(len, parts)))
-    return Examples.join(parts)
+            if known is not None and policy is not None:
+                scores = [score(reward, episode, artifact, config.warm_up) for episode in episodes]
+                falls = sum(bool(episode.meta["fallen"]) for episode in episodes)
+                made.append(Candidate(policy, len(known), float(np.mean(scores)), falls, len(episodes)))
+                log.info("distil: it scored %.3f and fell in %d of %d", made[-1].score, falls, len(episodes))
+    return made
 
 
-def label(setting: Setting, config: DaggerConfig, act: Act | None) -> Examples:
-    """One episode's examples: at every model step the history and what the planner does.
+def label(setting: Setting, config: DaggerConfig, act: Act | None) -> tuple[Examples, Episode]:
+    """One episode and its examples: at every model step the history and what the planner does.
 
     Args:
         setting: of the episode; a planner that drives follows its plans as long as it says.
@@ -84,8 +117,9 @@ def label(setting: Setting, config: DaggerConfig, act: Act | None) -> Examples:
     seen, wanted, left = list[FloatArray](), list[FloatArray](), list[FloatArray]()
     followed, since = previous, 0  # the plan's actions, and the step in which it was made
     world.reset(seed=setting.seed)
+    states, signals, controls = [world.observe().data], [world.signals()], list[FloatArray]()
     for step in range(config.warm_up + config.steps):
-        state = world.observe().data
+        state = states[-1]
         buffer.push(artifact.world_model.encode(state[None])[0], previous)
         if step < config.warm_up:
             planner.watch(state, previous)
@@ -101,11 +135,16 @@ def label(setting: Setting, config: DaggerConfig, act: Act | None) -> Examples:
             control = left.pop(0) if left else control
         previous = np.clip(control, action.low, action.high).astype(np.float32)
         world.drive(previous)
+        controls.append(previous)
+        states.append(world.observe().data)
+        signals.append(world.signals())
         if world.ended:
             break
     count = len(seen)
-    return Examples(
+    examples = Examples(
         np.reshape(seen, (count, spec.history, spec.latent_dim)).astype(np.float32),
         np.reshape(wanted, (count, action.dim)).astype(np.float32),
         np.zeros(count, np.int64),
     )
+    who = {"seed": setting.seed, "behaviour": "planner" if act is None else "policy"}
+    return examples, Episode.stack(states, controls, signals, {**who, **world.outcome()})

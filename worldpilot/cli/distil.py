@@ -12,6 +12,7 @@ from worldpilot.errors import InvalidInput
 
 if TYPE_CHECKING:
     from worldpilot.models.artifact import Artifact
+    from worldpilot.models.policy.networks import Policy
     from worldpilot.models.policy.train import Examples, PolicyTrainConfig
 
 
@@ -47,8 +48,11 @@ def run(args: argparse.Namespace) -> int:
     logging.getLogger("worldpilot").setLevel(logging.INFO)
     artifact = Artifact.load(args.artifact or zoo_path(args.task))
     config = PolicyTrainConfig(**{field.name: getattr(args, field.name) for field in fields(PolicyTrainConfig)})
-    made, about = _from_planner(args, artifact, config) if args.reward else _from_episodes(args, artifact)
-    policy, metrics = train_policy(made, artifact.spec.action, config)
+    if args.reward:
+        (policy, metrics), about = _from_planner(args, artifact, config)
+    else:
+        examples, about = _from_episodes(args, artifact)
+        policy, metrics = train_policy(examples, artifact.spec.action, config)
     about["provenance"] |= {"commands": [" ".join(("worldpilot", *sys.argv[1:]))], "seed": args.seed}
     export_policy(policy, artifact.spec, args.out, {**about, "metrics": metrics})
     print(
@@ -60,11 +64,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _from_planner(
     args: argparse.Namespace, artifact: "Artifact", config: "PolicyTrainConfig"
-) -> tuple["Examples", dict[str, Any]]:
-    """Examples of the planner under a reward, and where they come from."""
+) -> tuple[tuple["Policy", dict[str, Any]], dict[str, Any]]:
+    """The best policy of what the planner does under a reward, with its figures, and where it comes from."""
     import torch
 
-    from worldpilot.distillation import Act, DaggerConfig, dagger
+    from worldpilot.distillation import Act, DaggerConfig, best, dagger
     from worldpilot.evaluation.controllers import Planning
     from worldpilot.models.policy.train import Examples, train_policy
     from worldpilot.planners.rewards.registry import parse_spec, to_dict
@@ -77,21 +81,28 @@ def _from_planner(
     planning = replace(planning, solver={**planning.solver, **args.solver})
     low, high = torch.from_numpy(spec.action_low), torch.from_numpy(spec.action_high)
 
-    def fit(examples: Examples) -> Act:
-        policy = train_policy(examples, spec, replace(config, search=False))[0]
+    def fit(examples: Examples) -> tuple[tuple[Policy, dict[str, Any]], Act]:
+        policy, metrics = train_policy(examples, spec, config)
 
         def act(latents: Any) -> Any:
             with torch.no_grad():
                 done = policy(torch.from_numpy(latents)[None])[0]
             return (low + (done + 1) / 2 * (high - low)).numpy()
 
-        return act
+        return (policy, metrics), act
 
     dagger_config = DaggerConfig(**{field.name: getattr(args, field.name) for field in fields(DaggerConfig)})
-    made = dagger(artifact, reward, planning, dagger_config, fit)
+    candidates = dagger(artifact, reward, planning, dagger_config, fit)
+    chosen = best(candidates)
+    policy, metrics = chosen.policy
+    driven = [
+        {"examples": c.examples, "score": c.score, "falls": c.falls, "episodes": c.episodes, "chosen": c is chosen}
+        for c in candidates
+    ]
     standing = None if planning.standing is None else to_dict(planning.standing)
     about = {"reward": to_dict(reward), "reward_id": policy_reward_id(reward)}
-    return made, {**about, "provenance": {"teacher": "ssr", "solver": args.solver, "standing": standing}}
+    about["provenance"] = {"teacher": "ssr", "solver": args.solver, "standing": standing}
+    return (policy, {**metrics, "driven": driven}), about
 
 
 def _from_episodes(args: argparse.Namespace, artifact: "Artifact") -> tuple["Examples", dict[str, Any]]:
