@@ -136,7 +136,7 @@ def reduce(values: npt.NDArray[np.floating[Any]], when: When, discount: float) -
     values = np.asarray(values, np.float32)
     weights, shares = _weights(values.shape[1], discount)
     if when == "mean":
-        return values @ shares
+        return np.asarray(values @ shares, np.float32)
     if when == "best":
         values = np.maximum.accumulate(values, axis=1)
     return np.asarray(values[:, 0] + np.diff(values, axis=1) @ weights[1:], np.float32)

@@ -125,7 +125,7 @@ def test_each_policy_drives_before_one_is_chosen(artifact: Artifact) -> None:
 
     def fit(examples: Examples) -> tuple[int, Act]:
         learned.append(len(examples))
-        action = np.tile(np.float32([0, 0.3, -0.3] * 4), spec.block) * np.float32(len(learned) - 1)
+        action = np.tile(np.array([0, 0.3, -0.3] * 4, np.float32), spec.block) * np.float32(len(learned) - 1)
         return len(learned), lambda latents: action
 
     config = replace(SHORT, rounds=2, driven=2, steps=20)
