@@ -81,7 +81,7 @@ def _from_planner(
     planning = replace(planning, solver={**planning.solver, **args.solver})
     low, high = torch.from_numpy(spec.action_low), torch.from_numpy(spec.action_high)
 
-    def fit(examples: Examples) -> tuple[tuple[Policy, dict[str, Any]], Act]:
+    def fit(examples: Examples) -> tuple[tuple["Policy", dict[str, Any]], Act]:
         policy, metrics = train_policy(examples, spec, config)
 
         def act(latents: Any) -> Any:
