@@ -263,6 +263,9 @@ def draw(result: Mapping[str, Any], file: Path) -> None:
     worth.set(xscale="log", xlabel="transitions", ylabel="data efficiency, one step ahead")
     members.set(xlabel="1 / K", ylabel="test loss of K members", yscale="log")
     steering.set(xscale="log", xlabel="transitions", ylabel="return [m/s]")
+    for axes in (losses, worth, steering):
+        axes.set_xticks(data, [f"{amount:.0f}" for amount in data], fontsize=8)
+        axes.minorticks_off()
     for axes in (losses, worth, members, steering):
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8)

@@ -27,6 +27,7 @@ _CLEAR = 2e-3  # [m] between pusher and block at the start of a segment
 _PAUSE = 5  # control steps between hits; more than a delay
 _AIRBORNE = 10.0  # [rad/s], of all joints together, than which a foot off the ground is no better
 _JOINTS = 3e-4  # [m], to which joints tell how high a foot is
+_PRESSED = 1e-4  # [m], into the ground at the start: above it a foot bears nothing, in it it is pushed out slowly
 _SENSORS = 3e-3  # [m], [rad], to which the trunk's height, roll and pitch are measured
 _LIES = 5  # control steps after a hit in which it is measured where the block has come to lie
 
@@ -228,7 +229,7 @@ class QuadrupedReplay:
         return segments, names
 
     def _grounded(self, observed: Array) -> Array:
-        """A state (S,) whose feet, where they touch the ground, do so exactly.
+        """A state (S,) whose feet, where they touch the ground, press on it.
 
         Joints tell that more exactly than the trunk's sensors; a foot that begins in the ground is thrown out of it.
         """
@@ -239,7 +240,7 @@ class QuadrupedReplay:
         information = by_trunk.T @ by_trunk + np.eye(3) / _SENSORS**2
         grounded = observed.copy()
         grounded[[self._names.index(name) for name in self._trunk]] += np.linalg.solve(
-            information, by_trunk.T @ (FOOT - feet[:, 2]) / _JOINTS
+            information, by_trunk.T @ (FOOT - _PRESSED - feet[:, 2]) / _JOINTS
         )
         return grounded
 
