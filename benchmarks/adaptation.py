@@ -305,8 +305,9 @@ def report(whole: Mapping[str, Any]) -> str:
             "| what was learnt anew | episodes | return | lost return that came back | falls |",
             "|---|---|---|---|---|",
         ]
-        for run, figure in figures.items():
-            arm, _, count = run.partition(" ")
+        arms = ["healthy", "before", *MADE]
+        for run in sorted(figures, key=lambda run: (arms.index(run.split()[0]), int("".join(run.split()[1:]) or 0))):
+            figure, (arm, _, count) = figures[run], run.partition(" ")
             arm = {"healthy": "nothing, healthy robot", "before": "nothing, broken joint"}.get(arm, arm)
             back = interval(figure["recovered"]) if "recovered" in figure else "–"
             falls = f"{figure['falls']['value']:.0%}"
