@@ -81,21 +81,24 @@ def dagger(
     with closing(task(artifact.spec.task).world()) as world:
         if not isinstance(world, LeggedWorld):
             raise InvalidInput(f"distil: {artifact.spec.task} has no legged robot to drive")
-        for part in range(config.rounds + 2):
-            known = Examples.join(parts) if part else None
-            policy, act = fit(known) if known else (None, None)
-            episodes = list[Episode]()
-            for _ in range(config.driven if part else config.planned):
-                setting = Setting(artifact, world, reward, planning, first + len(parts))
-                examples, episode = label(setting, config, act)
-                parts.append(examples)
-                episodes.append(episode)
-            log.info("distil: round %d, %d examples", part, sum(map(len, parts)))
-            if known is not None and policy is not None:
-                scores = [score(reward, episode, artifact, config.warm_up) for episode in episodes]
-                falls = sum(bool(episode.meta["fallen"]) for episode in episodes)
-                made.append(Candidate(policy, len(known), float(np.mean(scores)), falls, len(episodes)))
-                log.info("distil: it scored %.3f and fell in %d of %d", made[-1].score, falls, len(episodes))
+
+        def drive(act: Act | None) -> Episode:
+            setting = Setting(artifact, world, reward, planning, first + len(parts))
+            examples, episode = label(setting, config, act)
+            parts.append(examples)
+            return episode
+
+        for _ in range(config.planned):
+            drive(None)
+        for _ in range(config.rounds + 1):
+            known = Examples.join(parts)
+            policy, act = fit(known)
+            episodes = [drive(act) for _ in range(config.driven)]
+            scores = [score(reward, episode, artifact, config.warm_up) for episode in episodes]
+            falls = sum(bool(episode.meta["fallen"]) for episode in episodes)
+            made.append(Candidate(policy, len(known), float(np.mean(scores)), falls, len(episodes)))
+            last = made[-1]
+            log.info("distil: of %d examples: score %.3f, fell in %d of %d", last.examples, last.score, falls, len(scores))
     return made
 
 
