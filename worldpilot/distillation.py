@@ -98,7 +98,9 @@ def dagger(
             falls = sum(bool(episode.meta["fallen"]) for episode in episodes)
             made.append(Candidate(policy, len(known), float(np.mean(scores)), falls, len(episodes)))
             last = made[-1]
-            log.info("distil: of %d examples: score %.3f, fell in %d of %d", last.examples, last.score, falls, len(scores))
+            log.info(
+                "distil: of %d examples: score %.3f, fell in %d of %d", last.examples, last.score, falls, len(scores)
+            )
     return made
 
 
