@@ -30,6 +30,10 @@ WINDOW = 50  # control steps of a motion: 1 s
 SHOWN = 100  # control steps of a gait diagram: 2 s
 FEET = ("fl", "fr", "rl", "rr")
 PLANNER = "mpc"
+SIMULATOR = (
+    "`simulator` is the planner with the true simulator as its model, half the proposals and half as many plans: what "
+    "it does no better is limited by what is proposed, what it does better by the learnt model."
+)
 
 
 def novelty_of(
@@ -127,7 +131,7 @@ def table(result: Mapping[str, Any], command: str) -> str:
         "",
         "## Every policy",
         "",
-        "The quantity each reward asks for (falls / episodes).",
+        "The quantity each reward asks for (falls / episodes)." + (" " + SIMULATOR if "simulator" in others else ""),
         "",
         f"| reward | {' | '.join(others)} |",
         f"|---|{'---|' * len(others)}",
