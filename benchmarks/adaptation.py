@@ -38,7 +38,7 @@ from worldpilot.calibration.monitor import Monitor, PredictionTracker
 from worldpilot.calibration.thresholds import fit, normalise
 from worldpilot.cli.calibrate import prediction_errors, raises_alarm
 from worldpilot.evaluation.asked import load, mean
-from worldpilot.evaluation.controllers import Behaviour, Controller, Planner, Planning, Setting
+from worldpilot.evaluation.controllers import Behaviour, Controller, Driven, Planner, Planning, Setting
 from worldpilot.evaluation.locomotion import settings
 from worldpilot.models.action_prior.train import for_latents, train_prior
 from worldpilot.models.artifact import Artifact, write_manifest, zoo_path
@@ -48,7 +48,7 @@ from worldpilot.models.dynamics.export import export
 from worldpilot.models.dynamics.train import DynamicsTrainConfig, train_dynamics
 from worldpilot.sim.legged import LeggedWorld
 from worldpilot.sim.tasks import task
-from worldpilot.types import AlertLevel, FloatArray
+from worldpilot.types import AlertLevel
 
 COUNTS = (5, 10, 25, 50, 100)
 FURTHER, TRAINED = 1000, 2000  # optimiser steps of a prior that is fine-tuned; of what is trained anew
@@ -104,25 +104,20 @@ class Lab:
         world.reset(seed=seed)
         setting = Setting(artifact, world, FORWARD.reward, self.planning, seed)
         controller, gait = make(setting), Behaviour(setting, self.robot.behaviour)
-        states, signals, controls = [world.observe().data], [world.signals()], list[FloatArray]()
-        previous = np.zeros(world.action.control_dim, np.float32)
+        driven = Driven(world)
         for step in range(STEPS):
             if step == breaks_at:
                 world.inject(self.robot.fault, **self.robot.params)
             if step < BEGINS and not isinstance(controller, Behaviour):
-                controller.watch(states[-1], previous)
-                control = gait.act(states[-1], previous)
+                controller.watch(driven.state, driven.previous)
+                control = gait.act(driven.state, driven.previous)
             else:
-                control = controller.act(states[-1], previous)
-            previous = np.clip(control, world.action.low, world.action.high).astype(np.float32)
-            world.drive(previous)
-            controls.append(previous)
-            states.append(world.observe().data)
-            signals.append(world.signals())
+                control = controller.act(driven.state, driven.previous)
+            driven.drive(control)
             if world.ended:
                 break
         behaviour = type(controller).__name__.lower()
-        return Episode.stack(states, controls, signals, {"seed": seed, "behaviour": behaviour, **world.outcome()})
+        return driven.episode({"seed": seed, "behaviour": behaviour})
 
     def plan(self, artifact: Artifact, seed: int, breaks_at: int | None) -> Episode:
         """One episode of the planner."""
@@ -289,6 +284,10 @@ def report(whole: Mapping[str, Any]) -> str:
         low, high = figure["ci"]
         return f"{figure[of]:.2f} [{low:.2f}, {high:.2f}]"
 
+    def place(run: str) -> tuple[int, int]:
+        arm, _, count = run.partition(" ")
+        return ["healthy", "before", *MADE].index(arm), int(count or 0)
+
     lines = ["# A broken joint", "", "Made by `benchmarks/adaptation.py`, which says how."]
     for name, kept in whole.items():
         setting, figures = kept["setting"], kept["figures"]
@@ -305,8 +304,7 @@ def report(whole: Mapping[str, Any]) -> str:
             "| what was learnt anew | episodes | return | lost return that came back | falls |",
             "|---|---|---|---|---|",
         ]
-        arms = ["healthy", "before", *MADE]
-        for run in sorted(figures, key=lambda run: (arms.index(run.split()[0]), int("".join(run.split()[1:]) or 0))):
+        for run in sorted(figures, key=place):
             figure, (arm, _, count) = figures[run], run.partition(" ")
             arm = {"healthy": "nothing, healthy robot", "before": "nothing, broken joint"}.get(arm, arm)
             back = interval(figure["recovered"]) if "recovered" in figure else "–"

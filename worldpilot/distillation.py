@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from worldpilot.errors import InvalidInput
-from worldpilot.evaluation.controllers import Planner, Planning, PriorAlone, Setting
+from worldpilot.evaluation.controllers import Driven, Planner, Planning, PriorAlone, Setting
 from worldpilot.evaluation.locomotion import score
 from worldpilot.history import HistoryBuffer
 from worldpilot.models.artifact import Artifact
@@ -96,11 +96,11 @@ def dagger(
             episodes = [drive(act) for _ in range(config.driven)]
             scores = [score(reward, episode, artifact, config.warm_up) for episode in episodes]
             falls = sum(bool(episode.meta["fallen"]) for episode in episodes)
-            made.append(Candidate(policy, len(known), float(np.mean(scores)), falls, len(episodes)))
-            last = made[-1]
+            new = Candidate(policy, len(known), float(np.mean(scores)), falls, len(episodes))
             log.info(
-                "distil: of %d examples: score %.3f, fell in %d of %d", last.examples, last.score, falls, len(scores)
+                "distil: of %d examples: score %.3f, fell in %d of %d", new.examples, new.score, falls, new.episodes
             )
+            made.append(new)
     return made
 
 
@@ -118,13 +118,12 @@ def label(setting: Setting, config: DaggerConfig, act: Act | None) -> tuple[Exam
         setting = replace(setting, planning=replace(setting.planning, replan=action.block))
     planner, prior = Planner(setting, "ssr"), PriorAlone(setting)
     buffer = HistoryBuffer(action, max(spec.history - 1, 1))
-    previous = np.zeros(action.control_dim, np.float32)
     seen, wanted, left = list[FloatArray](), list[FloatArray](), list[FloatArray]()
-    followed, since = previous, 0  # the plan's actions, and the step in which it was made
     world.reset(seed=setting.seed)
-    states, signals, controls = [world.observe().data], [world.signals()], list[FloatArray]()
+    driven = Driven(world)
+    followed, since = driven.previous, 0  # the plan's actions, and the step in which it was made
     for step in range(config.warm_up + config.steps):
-        state = states[-1]
+        state, previous = driven.state, driven.previous
         buffer.push(artifact.world_model.encode(state[None])[0], previous)
         if step < config.warm_up:
             planner.watch(state, previous)
@@ -138,11 +137,7 @@ def label(setting: Setting, config: DaggerConfig, act: Act | None) -> tuple[Exam
                 wanted.append(followed[(step - since) // action.block])
                 left = [] if act is None else list(action.controls(act(seen[-1])[None]))
             control = left.pop(0) if left else control
-        previous = np.clip(control, action.low, action.high).astype(np.float32)
-        world.drive(previous)
-        controls.append(previous)
-        states.append(world.observe().data)
-        signals.append(world.signals())
+        driven.drive(control)
         if world.ended:
             break
     count = len(seen)
@@ -151,5 +146,5 @@ def label(setting: Setting, config: DaggerConfig, act: Act | None) -> tuple[Exam
         np.reshape(wanted, (count, action.dim)).astype(np.float32),
         np.zeros(count, np.int64),
     )
-    who = {"seed": setting.seed, "behaviour": "planner" if act is None else "policy"}
-    return examples, Episode.stack(states, controls, signals, {**who, **world.outcome()})
+    who = "planner" if act is None else "policy"
+    return examples, driven.episode({"seed": setting.seed, "behaviour": who})

@@ -24,6 +24,7 @@ from worldpilot.errors import InvalidInput, UnknownName
 from worldpilot.evaluation.simulated import SimulatedModel
 from worldpilot.history import HistoryBuffer
 from worldpilot.models.artifact import Artifact
+from worldpilot.models.data.episodes import Episode
 from worldpilot.models.policy.artifact import OnnxPolicy
 from worldpilot.pending import PendingControls
 from worldpilot.planners.gate import Gate, GateConfig
@@ -95,6 +96,33 @@ class Setting:
     def rng(self, use: int) -> np.random.Generator:
         """Randomness that depends on the episode's seed and what it is for, not on the policy."""
         return np.random.default_rng([self.seed, use])
+
+
+class Driven:
+    """An episode of a legged robot as it is driven, from the state that it is in now."""
+
+    def __init__(self, world: LeggedWorld) -> None:
+        self._world = world
+        self._states, self._signals, self._controls = [world.observe().data], [world.signals()], list[FloatArray]()
+        self.previous: FloatArray = np.zeros(world.action.control_dim, np.float32)  # the control in force, (U,)
+
+    @property
+    def state(self) -> FloatArray:
+        """The newest, of shape (S,)."""
+        return self._states[-1]
+
+    def drive(self, control: FloatArray) -> None:
+        """One control step under what is within bounds of a control of shape (U,)."""
+        action = self._world.action
+        self.previous = np.clip(control, action.low, action.high).astype(np.float32)
+        self._world.drive(self.previous)
+        self._controls.append(self.previous)
+        self._states.append(self._world.observe().data)
+        self._signals.append(self._world.signals())
+
+    def episode(self, meta: Mapping[str, Any]) -> Episode:
+        """What was seen, done and measured; the world's outcome is added to `meta`."""
+        return Episode.stack(self._states, self._controls, self._signals, {**meta, **self._world.outcome()})
 
 
 class Controller(Protocol):

@@ -17,7 +17,7 @@ from worldpilot.calibration.intervals import bootstrap_mean, wilson
 from worldpilot.errors import InvalidInput
 from worldpilot.evaluation import asked as asking
 from worldpilot.evaluation.asked import Asked, Protocol
-from worldpilot.evaluation.controllers import Kind, Planning, PriorAlone, Setting, kind
+from worldpilot.evaluation.controllers import Driven, Kind, Planning, PriorAlone, Setting, kind
 from worldpilot.models.artifact import Artifact
 from worldpilot.models.data.episodes import DATASET_FILE, Episode, EpisodeStore, EpisodeWriter
 from worldpilot.planners.rewards.base import RewardContext
@@ -102,24 +102,19 @@ def run_trial(artifact: Artifact, world: LeggedWorld, protocol: Protocol, trial:
     reward = trial.asked.reward if trial.asked else protocol.rewards[0].reward  # a policy that takes none ignores it
     setting = Setting(artifact, world, reward, planning, trial.seed)
     policy, warm_up = trial.kind.make(setting), PriorAlone(setting)
-    states, signals, controls = [world.observe().data], [world.signals()], list[FloatArray]()
-    previous = np.zeros(world.action.control_dim, np.float32)
+    driven = Driven(world)
     held = int(np.random.default_rng([trial.seed, 9]).integers(protocol.held + 1)) if trial.kind.warms else 0
     for step in range(-held, protocol.warm_up + protocol.steps):
         if step < 0:
-            policy.watch(states[-1], previous)
-            warm_up.watch(states[-1], previous)
-            control = np.zeros_like(previous)
+            policy.watch(driven.state, driven.previous)
+            warm_up.watch(driven.state, driven.previous)
+            control = np.zeros_like(driven.previous)
         elif step < protocol.warm_up and trial.kind.warms:
-            policy.watch(states[-1], previous)
-            control = warm_up.act(states[-1], previous)
+            policy.watch(driven.state, driven.previous)
+            control = warm_up.act(driven.state, driven.previous)
         else:
-            control = policy.act(states[-1], previous)
-        previous = np.clip(control, world.action.low, world.action.high).astype(np.float32)
-        world.drive(previous)
-        controls.append(previous)
-        states.append(world.observe().data)
-        signals.append(world.signals())
+            control = policy.act(driven.state, driven.previous)
+        driven.drive(control)
         if world.ended:
             break
     meta = {
@@ -129,9 +124,8 @@ def run_trial(artifact: Artifact, world: LeggedWorld, protocol: Protocol, trial:
         "reward_family": family(trial.asked.reward) if trial.asked else "",
         "held": held,
         "solve_ms": [round(1e3 * seconds, 3) for seconds in policy.solves],
-        **world.outcome(),
     }
-    return Episode.stack(states, controls, signals, meta)
+    return driven.episode(meta)
 
 
 def summarise(
