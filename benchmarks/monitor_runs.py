@@ -116,8 +116,9 @@ def start(artifact: Artifact, world: Any, policy: str, seed: int) -> tuple[Contr
         return lambda observed: next(made), {}
     (case,) = make_cases(artifact.spec.task, "task", "trained", 1, seed)
     case.reset(world)
-    correction = Planning.of(artifact.spec.task).correction
-    setting = policies.Setting(artifact, world, case, rng, replan=5, shrink=True, solver={}, correction=correction)
+    planning = Planning.of(artifact.spec.task)
+    how = {"correction": planning.correction, "escape": planning.escape}
+    setting = policies.Setting(artifact, world, case, rng, replan=5, shrink=True, solver={}, **how)
     acting = policies.make(policy, setting)
     return acting.act, policies.target(artifact, case)
 

@@ -17,6 +17,8 @@ from worldpilot.planners.gate import Gate, GateDecision, GateState
 from worldpilot.planners.rewards import registry
 from worldpilot.planners.rewards.base import RewardContext, angle_diff
 from worldpilot.planners.rewards.composite import CompositeReward
+from worldpilot.planners.solvers.sample import Sample
+from worldpilot.planners.stall import EscapeConfig, StallDetector
 from worldpilot.types import AlertLevel, FloatArray, History, ModelSpec, Plan, RewardSpec, Rollouts
 
 
@@ -60,6 +62,7 @@ class Tick:
     reward: RewardInForce | None  # what this tick was scored with
     swapped: bool  # this is the first tick with that reward
     solve_s: float  # [s]
+    escapes: bool = False  # nothing moved any more: the plan is a proposal as it is, not searched
 
 
 class _Objective:
@@ -144,13 +147,12 @@ class _Corrected(_Around):
         """Forget all errors."""
         self._offset = {}
 
-    def learn(self, names: Iterable[str], imagined: Mapping[str, float], latent: FloatArray) -> None:
+    def learn(self, names: Iterable[str], imagined: Mapping[str, float], now: Mapping[str, float]) -> None:
         """Compare what was imagined for now, the correction of then included, with what is read now."""
-        now = self._model.signals(latent[None])
         before, self._offset = self._offset, {}
         for name in names:
             difference = angle_diff if name.endswith("yaw") else np.subtract
-            corrected, old = float(difference(now[name][0], imagined[name])), before.get(name, 0.0)
+            corrected, old = float(difference(now[name], imagined[name])), before.get(name, 0.0)
             self._offset[name] = old + self._weight * corrected  # the model's own error is `corrected + old`
 
 
@@ -180,6 +182,9 @@ class Mpc:
             the signals that the reward wants at a value; the next plan's readings are moved by it, as offset-free MPC
             does (Pannocchia and Rawlings 2003). Where a plan keeps promising a motion that does not come, the next
             one must promise more, until something moves. 0: the model is taken at its word.
+        escape: what to do when nothing has moved for a while though something is left to do: one of the proposals is
+            followed as it is. Where the planner finds again and again what only the model takes for a way, the
+            prior, which has never seen this model, goes another one. None: search on.
         prior: proposes where `tick` gets no proposals.
         proposals: how many it proposes.
 
@@ -203,6 +208,7 @@ class Mpc:
         shrink: bool = False,
         delay: float = 0.0,
         correction: float = 0.0,
+        escape: EscapeConfig | None = None,
         prior: ActionPrior | None = None,
         proposals: int = 0,
     ) -> None:
@@ -221,6 +227,8 @@ class Mpc:
             raise InvalidInput(f"mpc: a delay of {delay} s leaves nothing of the horizon; give a shorter one")
         self._swap_budget_s, self._replan_every = swap_budget_s, replan_every
         self._shrink = shrink
+        self._escape, self._sample, self._escapes = escape, Sample(), False
+        self._stall = None if escape is None else StallDetector(model.spec, escape.after)
         self._followed: Plan | None = None  # the plan in execution
         self._steps = 0  # control steps of it that were taken
         self._spent = 0  # control steps of the shrinking horizon that were taken
@@ -254,7 +262,7 @@ class Mpc:
         self._history.clear()
         self._pending.clear()
         self._solver.reset()
-        self._followed = None
+        self._stop_following()
         if self._corrected is not None:
             self._corrected.clear()
         self._rng = np.random.default_rng(self._seed)
@@ -289,6 +297,8 @@ class Mpc:
         plan, reason = None, ""
         try:
             history = self._observe(latent, previous_control)
+            if swapped and self._stall is not None:
+                self._stall.clear()  # nothing was tried for this one yet
             if swapped or self._ends():
                 steps = self._left(fresh=swapped or self._followed is None)
                 plan = self._plan(history, proposals, active, previous_control, steps)
@@ -300,7 +310,9 @@ class Mpc:
         solve_s = time.perf_counter() - start
         decision = self._act(plan, stamp_age, alert_level, previous_control, reason)
         plan = plan and replace(plan, solve_s=solve_s)
-        return Tick(index, decision.control, decision, plan, active, swapped, solve_s)
+        return Tick(
+            index, decision.control, decision, plan, active, swapped, solve_s, self._escapes and plan is not None
+        )
 
     def watch(self, latent: FloatArray, previous_control: FloatArray) -> None:
         """A control period in which something else drives: what it does is history when planning goes on.
@@ -313,7 +325,7 @@ class Mpc:
             InvalidInput: another shape, or not finite.
         """
         self._observe(latent, previous_control)
-        self._followed = None
+        self._stop_following()
 
     def swap(self, spec: RewardSpec | str | bytes | Mapping[str, Any]) -> SwapResult:
         """Replace the reward from the next tick on, or refuse with the reason and keep the old one. Never raises."""
@@ -388,7 +400,8 @@ class Mpc:
         if self._followed is None:
             return True
         length = len(self._followed.actions) * self._model.spec.action.block - self._pending.periods
-        return self._steps >= min(self._replan_every, length)
+        wanted = self._escape.steps if self._escape is not None and self._escapes else self._replan_every
+        return self._steps >= min(wanted, length)
 
     def _left(self, fresh: bool) -> int:
         """Model steps to plan for: H, or what is left of a shrinking horizon."""
@@ -411,20 +424,29 @@ class Mpc:
         if active is None:
             raise NotReady("no reward is active; swap one in")
         objective = _Objective(active.reward, self._standing)
-        self._learn(history.latents[-1], active.reward)
-        model, candidates = self._corrected or self._model, self._propose(proposals, history, active.reward.target)
-        plan = self._solver.solve(model, history, candidates, objective, previous_control, self._rng, steps)
+        candidates = self._propose(proposals, history, active.reward.target)
+        stalled = self._learn(history.latents[-1], active.reward)
+        self._escapes = stalled and len(candidates) > 0
+        if self._escapes and self._stall is not None:
+            self._stall.clear()
+            self._solver.reset()  # its last plan is what did not help
+            self._spent, steps = 0, self._model.spec.horizon
+        model, solver = self._corrected or self._model, self._sample if self._escapes else self._solver
+        plan = solver.solve(model, history, candidates, objective, previous_control, self._rng, steps)
         self._population = objective.last
         return replace(plan, terms=objective.terms(plan.imagined))
 
-    def _learn(self, latent: FloatArray, reward: CompositeReward) -> None:
-        """Hear how far off the plan that was followed is, if it says something of now."""
+    def _learn(self, latent: FloatArray, reward: CompositeReward) -> bool:
+        """Hear how far off the plan that was followed is, if it says something of now; whether nothing moves."""
+        if self._corrected is None and self._stall is None:
+            return False
+        now = {name: float(values[0]) for name, values in self._model.signals(latent[None]).items()}
         done, rest = divmod(self._steps, self._model.spec.action.block)
-        if self._corrected is None or self._followed is None or rest or not done:
-            return
-        signals = self._followed.imagined.signals
-        names = [name for name in reward.target if name in signals]
-        self._corrected.learn(names, {name: float(signals[name][0, done - 1]) for name in names}, latent)
+        if self._corrected is not None and self._followed is not None and done and not rest:
+            signals = self._followed.imagined.signals
+            names = [name for name in reward.target if name in signals]
+            self._corrected.learn(names, {name: float(signals[name][0, done - 1]) for name in names}, now)
+        return self._stall is not None and self._stall.hear(self._index, now, reward.target)
 
     def _act(
         self,
@@ -440,11 +462,17 @@ class Mpc:
             control, stamp_age=stamp_age, alert_level=alert_level, previous=previous_control, reason=reason
         )
         if decision.state is GateState.HOLD:
-            self._followed = None
+            self._stop_following()
         else:
             self._solver.advance(1)
             self._followed, self._steps, self._spent = plan, self._steps + 1, self._spent + 1
         return decision
+
+    def _stop_following(self) -> None:
+        """The plan in execution ends, and whether anything moves is asked anew."""
+        self._followed, self._escapes = None, False
+        if self._stall is not None:
+            self._stall.clear()
 
     # --- swapping ------------------------------------------------------------------------------------------------
 

@@ -69,10 +69,18 @@ class OnnxPolicy:
         Raises:
             InvalidInput: the latents are not finite.
         """
+        return self.act_all(latents[None])[0]
+
+    def act_all(self, latents: FloatArray) -> FloatArray:
+        """The latents of N histories, of shape (N, h, D), to actions of shape (N, A).
+
+        Raises:
+            InvalidInput: the latents are not finite.
+        """
         if not np.isfinite(latents).all():
             raise InvalidInput("policy: the latents are not finite; drop this observation and hold")
-        actions: Any = self.graph.run(None, {"latents": np.ascontiguousarray(latents[None], np.float32)})[0]
-        return actions[0]
+        actions: Any = self.graph.run(None, {"latents": np.ascontiguousarray(latents, np.float32)})[0]
+        return actions
 
 
 def write_description(folder: Path, description: Mapping[str, Any]) -> dict[str, Any]:

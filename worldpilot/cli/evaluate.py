@@ -18,6 +18,7 @@ from worldpilot.evaluation.run import Tally, evaluate
 from worldpilot.models.artifact import Artifact, zoo_path
 from worldpilot.models.data.episodes import Episode
 from worldpilot.planners.rewards.registry import parse_spec
+from worldpilot.planners.stall import EscapeConfig
 from worldpilot.sim.tasks import available
 from worldpilot.system import System
 
@@ -48,6 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         help="task, goal-image: weight of a plan's newest error in the mean that corrects the next (default: 0, none)",
     )
+    parser.add_argument(
+        "--escape-after",
+        type=float,
+        default=0.0,
+        help="task, goal-image: seconds without motion after which mpc follows a proposal as it is (default: 0, never)",
+    )
+    parser.add_argument("--escape-steps", type=int, default=EscapeConfig.steps, help="control steps that it follows it")
     parser.add_argument("--goals", choices=GOALS, default="novel", help="task protocol; novel: drawn for each episode")
     parser.add_argument("--replan", type=int, help="control steps between plans; default: 1; else a model step")
     parser.add_argument(
@@ -93,6 +101,7 @@ def _towards_goals(args: argparse.Namespace, artifact: Artifact) -> dict[str, An
         delay=args.delay,
         proposals=args.proposals,
         correction=args.correction,
+        escape=EscapeConfig(args.escape_after, args.escape_steps) if args.escape_after else None,
         progress=progress,
     )
     print(f"{args.task}, protocol {args.protocol}, goals: {result['goals']}, seed {args.seed}")

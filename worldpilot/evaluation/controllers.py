@@ -4,6 +4,7 @@ prior                one sample of the action prior after another, whatever is a
 mpc, cem, mppi       the planner with the artifact's model; mpc (sample, score, rank) starts from the prior's proposals
 simulator            mpc with the world itself as its model
 reactive@FOLDER      a policy of `worldpilot distil`, or a clone of recorded episodes
+single_step@FOLDER   mpc whose proposals are such a clone rolled out in the model, step by step, as in MBOP
 run, jump, walk …    the behaviours that the data was recorded from
 mpc@FOLDER …         the same with another artifact: dynamics of another kind, say
 """
@@ -19,9 +20,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from worldpilot import graph
-from worldpilot.contracts import WorldModel
+from worldpilot.contracts import ActionPrior, WorldModel
 from worldpilot.errors import InvalidInput, UnknownName
 from worldpilot.evaluation.simulated import SimulatedModel
+from worldpilot.evaluation.single_step import RolledPolicy
 from worldpilot.history import HistoryBuffer
 from worldpilot.models.artifact import Artifact
 from worldpilot.models.data.episodes import Episode
@@ -31,6 +33,7 @@ from worldpilot.planners.gate import Gate, GateConfig
 from worldpilot.planners.mpc import Mpc
 from worldpilot.planners.rewards.registry import parse_spec
 from worldpilot.planners.solvers import make as make_solver
+from worldpilot.planners.stall import EscapeConfig
 from worldpilot.sim.legged import LeggedWorld
 from worldpilot.sim.tasks import task
 from worldpilot.types import FloatArray, History, Plan, RewardSpec
@@ -46,6 +49,7 @@ STANDING = parse_spec(
 )
 
 FRUGAL = {"samples": 8, "refinements": 2, "elites": 4}
+ROLLED_NOISE = 0.1  # of a single-step policy's roll-outs, see `RolledPolicy`
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Planning:
     standing: RewardSpec | None = STANDING
     delay: float = 0.0  # that they reckon with [s]
     correction: float = 0.0  # see `Mpc`
+    escape: EscapeConfig | None = None  # see `Mpc`
 
     @classmethod
     def of(cls, task_name: str) -> "Planning":
@@ -67,13 +72,14 @@ class Planning:
             mpc, prior = (described.settings(task_name, node) for node in ("mpc", "action_prior"))
         except UnknownName:
             return cls()
-        standing = mpc.get("standing_reward")
+        standing, after = mpc.get("standing_reward"), mpc.get("escape_after")
         return cls(
             solver=json.loads(mpc.get("solver_settings", "{}")),
             replan=mpc.get("replan_every", cls.replan),
             proposals=mpc.get("propose") or prior.get("count"),
             standing=parse_spec(standing) if standing else None,
             correction=mpc.get("correction", cls.correction),
+            escape=EscapeConfig(after, mpc.get("escape_steps", EscapeConfig.steps)) if after else None,
         )
 
 
@@ -179,10 +185,12 @@ class PriorAlone(_Remembering):
 class Planner(_Remembering):
     """Receding horizon; the solver "ssr" starts from the prior's proposals, the others from nothing."""
 
-    def __init__(self, setting: Setting, solver: str, model: WorldModel | None = None) -> None:
+    def __init__(
+        self, setting: Setting, solver: str, model: WorldModel | None = None, prior: ActionPrior | None = None
+    ) -> None:
         super().__init__(setting.artifact, setting.planning.delay)
         planning, artifact = setting.planning, setting.artifact
-        self._prior, self._rng = artifact.prior, setting.rng(1)
+        self._prior, self._rng = prior or artifact.prior, setting.rng(1)
         self._count = planning.proposals or int(artifact.manifest["proposals"])
         self._proposes = solver == "ssr"
         self.plan: Plan | None = None  # the one in execution
@@ -197,6 +205,7 @@ class Planner(_Remembering):
             replan_every=planning.replan,
             delay=planning.delay,
             correction=planning.correction,
+            escape=planning.escape,
         )
 
     def watch(self, state: FloatArray, previous: FloatArray) -> None:
@@ -257,6 +266,13 @@ PLANNERS: Mapping[str, Callable[[Setting], Controller]] = {
 }
 
 
+def _single_step(setting: Setting, folder: Path) -> Controller:
+    """The planner with the roll-outs of a cloned policy in place of the prior's proposals."""
+    policy = OnnxPolicy.load(folder, setting.artifact.spec)
+    prior = RolledPolicy(setting.artifact.world_model, policy.act_all, ROLLED_NOISE)
+    return Planner(setting, "ssr", prior=prior)
+
+
 @dataclass(frozen=True)
 class Kind:
     """What a policy's name stands for."""
@@ -278,10 +294,12 @@ def kind(name: str, task_name: str) -> Kind:
     behaviours = task(task_name).behaviours
     if base == "reactive" and folder:
         return Kind(name, lambda setting: Reactive(setting, Path(folder)), plans=False)
+    if base == "single_step" and folder:
+        return Kind(name, lambda setting: _single_step(setting, Path(folder)), plans=True)
     if base in behaviours and not folder:
         return Kind(name, lambda setting: Behaviour(setting, base), plans=False, warms=False)
     if base not in {"prior", *PLANNERS}:
-        raise UnknownName("policy", base, ["prior", *PLANNERS, "reactive@FOLDER", *behaviours])
+        raise UnknownName("policy", base, ["prior", *PLANNERS, "reactive@FOLDER", "single_step@FOLDER", *behaviours])
     make = PLANNERS.get(base, PriorAlone)
     if not folder:
         return Kind(name, make, plans=base in PLANNERS)

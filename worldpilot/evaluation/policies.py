@@ -20,6 +20,7 @@ from worldpilot.planners.rewards import registry
 from worldpilot.planners.rewards.base import RewardContext
 from worldpilot.planners.solvers import make as make_solver
 from worldpilot.planners.solvers.cem import Cem, CemConfig
+from worldpilot.planners.stall import EscapeConfig
 from worldpilot.sim.experts import Expert
 from worldpilot.sim.push_t import PushT
 from worldpilot.sim.tasks import World
@@ -51,6 +52,7 @@ class Setting:
     delay: float = 0.0  # that a planner is told of [s]
     proposals: int | None = None  # samples of the prior a plan; None: the artifact's
     correction: float = 0.0  # see `Mpc`
+    escape: EscapeConfig | None = None  # see `Mpc`
 
 
 class Scripted:
@@ -109,6 +111,7 @@ class Planner:
             shrink=setting.shrink,
             delay=setting.delay,
             correction=setting.correction,
+            escape=setting.escape,
         )
         self._count = setting.proposals or int(artifact.manifest["proposals"])
         self.plan: Plan | None = None  # the one in execution

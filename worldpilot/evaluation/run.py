@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from worldpilot.evaluation.cases import Case, made, make_cases
 from worldpilot.models.artifact import Artifact
 from worldpilot.models.data.episodes import Episode, EpisodeWriter
 from worldpilot.planners.rewards.registry import family
+from worldpilot.planners.stall import EscapeConfig
 from worldpilot.sim.bullet import BulletWorld
 from worldpilot.sim.tasks import World, store_meta, task
 from worldpilot.system import System
@@ -63,6 +64,7 @@ def evaluate(
     delay: float | None = None,
     proposals: int | None = None,
     correction: float = 0.0,
+    escape: EscapeConfig | None = None,
     progress: Callable[[str, int, Tally], None] = lambda name, episode, tally: None,
 ) -> dict[str, Any]:
     """Success of each policy within the protocol's budget, on the same starts and goals.
@@ -76,6 +78,7 @@ def evaluate(
         delay: that mpc, cem and mppi are told of [s]; None: the system's.
         proposals: samples of the prior for each plan of mpc; None: the artifact's.
         correction: of mpc, cem and mppi (see `Mpc`).
+        escape: from stalls, of mpc (see `Mpc`).
     """
     for name in names:
         if name not in policies.POLICIES:
@@ -89,7 +92,7 @@ def evaluate(
         for index, case in enumerate(cases):
             rng = np.random.default_rng([seed, index, 1])
             setting = policies.Setting(
-                artifact, world, case, rng, replan, shrink, solver or {}, told, proposals, correction
+                artifact, world, case, rng, replan, shrink, solver or {}, told, proposals, correction, escape
             )
             kept = _run(world, case, name, setting, tallies[name], record, system)
             if record is not None and kept is not None:
@@ -109,6 +112,7 @@ def evaluate(
             "solver": dict(solver or {}),
             "proposals": proposals or artifact.manifest["proposals"],
             "correction": correction,
+            "escape": None if escape is None else asdict(escape),
             **late,
         },
         **({} if system is None else {"system": system.described}),

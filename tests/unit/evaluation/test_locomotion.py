@@ -16,6 +16,7 @@ from worldpilot.evaluation.locomotion import measured, plan_trials, run_trial, r
 from worldpilot.models.artifact import Artifact
 from worldpilot.models.data.episodes import Episode, EpisodeStore
 from worldpilot.planners.rewards.registry import parse_spec, to_dict
+from worldpilot.planners.stall import EscapeConfig
 from worldpilot.sim.quadruped import ROBOT, Quadruped
 from worldpilot.system import System
 
@@ -63,7 +64,11 @@ def test_planners_plan_as_the_graph_of_the_task_does() -> None:
     assert planning.solver == json.loads(mpc["solver_settings"])
     assert planning.standing is not None
     assert to_dict(planning.standing) == to_dict(parse_spec(mpc["standing_reward"]))
+    assert planning.escape is None
     assert Planning.of("a task without a graph") == Planning()
+    pushes, mpc = Planning.of("push_t"), graph.load().settings("push_t", "mpc")
+    assert pushes.correction == mpc["correction"]
+    assert pushes.escape == EscapeConfig(mpc["escape_after"])
 
 
 def test_trials_that_were_recorded_are_not_run_again(legged: Artifact, tmp_path: Path) -> None:

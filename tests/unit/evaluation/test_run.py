@@ -16,7 +16,14 @@ def test_figures_and_recorded_episodes(tmp_path):
     assert main(command) == 0
     result = json.loads(figures.read_text())
     assert result["protocol"] == "goal-image"
-    assert result["planner"] == {"replan": 5, "shrink": True, "solver": {}, "proposals": 32, "correction": 0.0}
+    assert result["planner"] == {
+        "replan": 5,
+        "shrink": True,
+        "solver": {},
+        "proposals": 32,
+        "correction": 0.0,
+        "escape": None,
+    }
     noop, mpc = result["policies"]["noop"], result["policies"]["mpc"]
     assert (noop["success"], noop["n"]) == (0.0, 3)
     assert mpc["n"] == 3

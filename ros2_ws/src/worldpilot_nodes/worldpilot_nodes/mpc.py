@@ -21,6 +21,7 @@ from worldpilot.planners.mpc import Mpc, RewardInForce, SwapResult, Tick
 from worldpilot.planners.rewards import registry
 from worldpilot.planners.solvers.base import shift
 from worldpilot.planners.solvers.policy import PolicySolver
+from worldpilot.planners.stall import EscapeConfig
 from worldpilot.types import AlertLevel, FloatArray, Rollouts
 from worldpilot_nodes import convert, params
 from worldpilot_nodes.base import Age, PilotNode, run
@@ -93,9 +94,14 @@ class MpcNode(PilotNode):
             shrink=self.params.shrink,
             delay=self.params.delay,
             correction=self.params.correction,
+            escape=self._escape(),
             prior=self._prior,
             proposals=self.params.propose,
         )
+
+    def _escape(self) -> EscapeConfig | None:
+        after = self.params.escape_after
+        return EscapeConfig(after, self.params.escape_steps) if after else None
 
     def _limits(self) -> GateConfig:
         return GateConfig(max_age=self.params.latent_timeout, slow_factor=self.params.caution_factor)
@@ -185,7 +191,7 @@ class MpcNode(PilotNode):
         age, self._tick = self.now() - seen.stamp, tick.index
         self._missed += age > self._spec.action.control_dt + self.params.latent_timeout
         self._send(self._zero() if self._idle else tick.control)
-        status = self._status(_state(tick, self._idle), self._idle or tick.decision.reason, tick.reward)
+        status = self._status(_state(tick, self._idle), self._idle or _reason(tick), tick.reward)
         status.solve_ms, status.observation_age = 1e3 * tick.solve_s, age
         if tick.plan is not None:
             status.score = tick.plan.score
@@ -328,6 +334,11 @@ def _state(tick: Tick, idle: str) -> int:
     if tick.decision.state is GateState.HOLD:
         return PlannerStatus.HOLD
     return PlannerStatus.IDLE if idle else PlannerStatus.RUNNING
+
+
+def _reason(tick: Tick) -> str:
+    stalled = ["nothing moves: following one of the prior's proposals"] if tick.escapes else []
+    return "; ".join(stalled + [tick.decision.reason] * bool(tick.decision.reason))
 
 
 def _since(age: float) -> str:
