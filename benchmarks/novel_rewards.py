@@ -2,6 +2,9 @@
 
     python benchmarks/novel_rewards.py --data DATA [--episodes 20] [--baselines run:20,cem:5] [--record runs/novel]
 
+Baselines of a cloned policy, reactive@runs/clone and single_step@runs/clone, need `worldpilot distil quadruped --data
+DATA --epochs 5 --no-search --out runs/clone` before.
+
 Trials are recorded as they are done and are not run again. Besides what each reward asks for (see
 worldpilot/evaluation/novel_rewards.json): how far the motions are from those of the training data, and gait diagrams.
 Writes novel_rewards.json, novel_rewards.md and novel_rewards.png into --results.
@@ -33,6 +36,10 @@ PLANNER = "mpc"
 SIMULATOR = (
     "`simulator` is the planner with the true simulator as its model, half the proposals and half as many plans: what "
     "it does no better is limited by what is proposed, what it does better by the learnt model."
+)
+CLONED = (
+    "`reactive` is an MLP cloned from the data's controllers, `single_step` the planner whose proposals are this clone "
+    "rolled out in the dynamics, step by step and with noise, as in MBOP, instead of the prior's whole sequences."
 )
 
 
@@ -125,15 +132,17 @@ def table(result: Mapping[str, Any], command: str) -> str:
             cells = [_share(found[policy][what]) for what in ("region", "pattern") for policy in (BASELINE, PLANNER)]
             lines.append(f"| {name} | {' | '.join(cells)} |")
     others = list(dict.fromkeys(p for figures in rewards.values() for p in figures["policies"]))
+    remarks = [SIMULATOR] if "simulator" in others else []
+    remarks += [CLONED] if any("@" in policy for policy in others) else []
     lines += [
         "",
         "![gait diagrams](novel_rewards.png)",
         "",
         "## Every policy",
         "",
-        "The quantity each reward asks for (falls / episodes)." + (" " + SIMULATOR if "simulator" in others else ""),
+        " ".join(["The quantity each reward asks for (falls / episodes).", *remarks]),
         "",
-        f"| reward | {' | '.join(others)} |",
+        f"| reward | {' | '.join(policy.partition('@')[0] for policy in others)} |",
         f"|---|{'---|' * len(others)}",
     ]
     for name, figures in rewards.items():

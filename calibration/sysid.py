@@ -138,7 +138,7 @@ def fit(
         ).x
     for _ in range(_SMOOTH):
         problem.weigh(x)
-        x = problem.polished(x)
+        x = x + problem.near(x).best()
     problem.weigh(x)
     return _judge(problem, x, channels, config)
 
@@ -190,30 +190,51 @@ class _Problem:
         shrunk = [_shrunk(residuals) for residuals in self.split(x)]
         return [factor * np.stack(parts, -1) for factor, parts in zip(shrunk, zip(*columns, strict=True), strict=True)]
 
-    def polished(self, x: Array) -> Array:
-        """The best parameters near `x` by a quadratic through residuals around it, in which contacts average out."""
+    def near(self, x: Array) -> "_Near":
+        """The residuals around `x`, smoothed: contacts average out."""
         offsets = np.concatenate([np.zeros((1, len(x))), *(k * np.eye(len(x)) for k in (-2, -1, 1, 2))]) * self._step
         points = np.clip(x + offsets, self._low, self._high)
         pairs = zip(self.derivatives(x, 1.0), self.derivatives(x, 2.0), strict=True)
         factors = [_trust(*pair) ** 0.5 * _shrunk(r) for pair, r in zip(pairs, self.split(x), strict=True)]
-        seen = np.array([np.concatenate([f * r for f, r in zip(factors, self.split(p), strict=True)]) for p in points])
         away = (points - x) / self._step
-        level, *terms = np.linalg.pinv(np.column_stack([np.ones(len(away)), away, away**2])) @ seen
-        slopes, bends = np.array(terms[: len(x)]), np.array(terms[len(x) :])
-        low, high = (np.maximum(-2, (self._low - x) / self._step), np.minimum(2, (self._high - x) / self._step))
+        solve = np.linalg.pinv(np.column_stack([np.ones(len(away)), away, away**2]))
+        pieces = zip(factors, zip(*(self.split(point) for point in points), strict=True), strict=True)
+        terms = [solve @ (factor * np.stack(rows)) for factor, rows in pieces]
+        limits = (np.maximum(-2, (self._low - x) / self._step), np.minimum(2, (self._high - x) / self._step))
+        return _Near(terms, limits, self._step)
+
+    def jacobian(self, x: Array) -> Array:
+        return np.concatenate(self.derivatives(x, 1.0))
+
+
+@dataclass(frozen=True)
+class _Near:
+    """Each segment's residuals as a quadratic of the parameters around a point."""
+
+    terms: Sequence[Array]  # of each segment (1 + 2 P, T * C): level, slopes, bends, by steps
+    limits: tuple[Array, Array]  # steps to each side, (P,) each
+    step: float
+
+    def best(self, without: int | None = None) -> Array:
+        """How far from the point the parameters are that fit best, (P,); `without` a segment."""
+        kept = [terms for i, terms in enumerate(self.terms) if i != without]
+        level, *others = np.concatenate(kept, axis=1)
+        count = len(others) // 2
+        slopes, bends = np.array(others[:count]), np.array(others[count:])
 
         def jacobian(d: Array) -> Array:
             return (slopes + 2 * d[:, None] * bends).T
 
         slope: Any = jacobian  # scipy's stubs know of its name only
-        begin, limits = np.zeros(len(x)), (low, high)
         move = least_squares(
-            lambda d: level + d @ slopes + d**2 @ bends, begin, slope, limits, loss="soft_l1", f_scale=_ROBUST
+            lambda d: level + d @ slopes + d**2 @ bends,
+            np.zeros(count),
+            slope,
+            self.limits,
+            loss="soft_l1",
+            f_scale=_ROBUST,
         ).x
-        return (x + self._step * move).astype(np.float64)
-
-    def jacobian(self, x: Array) -> Array:
-        return np.concatenate(self.derivatives(x, 1.0))
+        return (self.step * move).astype(np.float64)
 
 
 def _shrunk(residuals: Array) -> float:
@@ -231,25 +252,23 @@ def _judge(problem: _Problem, x: Array, channels: Sequence[str], config: SysidCo
 
     A derivative by differences is partly noise, as contacts come and go; counted as information it would make anything
     look identifiable. So information is the product of derivatives over two distances, whose noise is not the same. Of
-    a combination of parameters of which it says nothing, all that is known is the order of magnitude.
+    a combination of parameters of which it says nothing, all that is known is the order of magnitude. Of the others the
+    parameters are found anew without each segment: where few segments tell most, a step along the gradient would say
+    too little of what leaving one of these out does.
     """
-    parts, gradients, apparent = [], [], np.zeros((len(x), len(x)))
+    information, apparent = np.zeros((len(x), len(x))), np.zeros((len(x), len(x)))
     derivatives = zip(problem.derivatives(x, 1.0), problem.derivatives(x, 2.0), strict=True)
     for residuals, (near, far) in zip(problem.split(x), derivatives, strict=True):
         weight = _trust(near, far) * (1 + (_shrunk(residuals) * residuals / _ROBUST) ** 2) ** -0.5
         product = (near.T * weight) @ far
-        parts.append((product + product.T) / 2)
+        information += (product + product.T) / 2
         apparent += (near.T * weight) @ near
-        gradients.append(((near + far) / 2).T @ (weight * _shrunk(residuals) * residuals))
-    information, n = np.sum(parts, 0), len(problem.measured)
     values, axes = np.linalg.eigh(information)
     told = (values > 1) & (values > _CONSISTENT * np.einsum("ij,ik,kj->j", axes, apparent, axes))
     basis, unknown = axes[:, told], axes[:, ~told] @ axes[:, ~told].T
     inverse = (basis / values[told]) @ basis.T
-    moves = [
-        basis @ np.linalg.pinv(basis.T @ (information - part) @ basis, hermitian=True) @ basis.T @ gradient
-        for part, gradient in zip(parts, gradients, strict=True)
-    ]
+    n, around = len(problem.measured), problem.near(x)
+    moves = [basis @ basis.T @ around.best(without=i) for i in range(n)]
     covariance = (n - 1) * np.cov(np.transpose(moves), bias=True).reshape(unknown.shape) + inverse + unknown
     std = np.sqrt(np.diagonal(covariance))
     names = [parameter.name for parameter in problem.parameters]

@@ -37,7 +37,7 @@ fi
   --dynamics-steps 5000 --dynamics-batch 256 --learning-rate 3e-4 --views 2
 
 export_as --world-model "$work/learned_on" --out "$zoo"
-[ -d "$work/calibration" ] || "$pilot" evaluate $task --policies mpc,expert --goals trained --replan 5 --shrink \
-  --proposals 128 --correction 0.5 --episodes 50 --seed 0 --record "$work/calibration"
+[ -d "$work/calibration" ] || "$pilot" evaluate $task --policies mpc,expert --goals novel --replan 5 --shrink \
+  --proposals 128 --correction 0.5 --escape-after 2.5 --episodes 100 --seed 9000 --record "$work/calibration"
 "$pilot" calibrate monitor --task $task --data "$work/calibration" --behaviours mpc,expert --held-out 1
 "$pilot" models verify $task

@@ -25,10 +25,14 @@ def play(speeds: np.ndarray, values: Mapping[str, float]) -> list[np.ndarray]:
     return [np.stack([slide(v, friction), np.full(STEPS, mass * (v / DT + friction * GRAVITY))], -1) for v in speeds]
 
 
-def identify(channels: int, noise: tuple[float, float], seed: int, segments: int = 30) -> Identified:
+def identify(
+    channels: int, noise: tuple[float, float], seed: int, segments: int = 30, starts: float = 0.0
+) -> Identified:
+    """What is found of a block whose speed at the start of a segment is known to within `starts` [m/s]."""
     rng = np.random.default_rng(seed)
     speeds = rng.uniform(0.1, 0.5, segments)
-    measured = [s + rng.normal(0, noise, s.shape) for s in play(speeds, {"mass": 0.3, "friction": 0.4})]
+    began = speeds + np.random.default_rng([seed, 1]).normal(0, starts, segments)
+    measured = [s + rng.normal(0, noise, s.shape) for s in play(began, {"mass": 0.3, "friction": 0.4})]
     chosen = slice(0, channels)
     return fit(
         lambda values: [s[:, chosen] for s in play(speeds, values)],
@@ -48,6 +52,15 @@ def test_mass_and_friction_are_found_within_their_intervals() -> None:
     assert found[0].identified == ("mass", "friction")
     assert not found[0].remarks
     assert min(found[0].explained.values()) > 0.95
+
+
+def test_intervals_hold_where_errors_are_those_of_a_few_segments() -> None:
+    """Within a segment all errors come from its start, so there are no more of them than segments."""
+    found = [identify(2, (5e-4, 0.05), seed, segments=10, starts=0.02) for seed in range(20)]
+    for name, true in (("mass", 0.3), ("friction", 0.4)):
+        errors = np.array([(f.parameters[name] - true) / f.std[name] for f in found])
+        assert np.mean(np.abs(errors) < 1.96) >= 0.8
+        assert 0.5 < np.std(errors) < 1.6
 
 
 def test_a_mass_that_cancels_is_said_to_be_unknown() -> None:
