@@ -1,8 +1,10 @@
 """Physical parameters from recordings: the simulator started from recorded states, over and over, until it agrees.
 
 Output error with multiple shooting: each segment of a recording begins with what was measured, then only its controls
-are played, and what the simulator shows is compared with what was measured. Parameters are found by least squares;
-their covariance comes from leaving out a segment each (jackknife): segments are independent, errors within are not.
+are played, and what the simulator shows is compared with what was measured. Parameters are found by least squares on
+quadratics around the last ones, in smaller and smaller steps: contacts make the residuals themselves too rough, and a
+search along their gradient stops wherever one of them is in its way. The parameters' covariance comes from leaving out
+a segment each (jackknife): segments are independent, errors within are not.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +22,7 @@ Simulate = Callable[[Mapping[str, float]], list[Array]]  # parameters -> each se
 
 _ROBUST = 3.0  # residuals beyond so many standard deviations count less
 _LOST = 2.0  # a segment whose residuals are beyond so many of them counts less: glancing contacts are chaotic
-_SMOOTH = 2  # steps at the end on what residuals are on average around a point
+_MOVES = 8  # with steps of one size
 _CONSISTENT = 0.3  # share of the apparent information that derivatives over two distances must agree on
 
 
@@ -52,9 +54,9 @@ class SysidConfig:
     """How parameters are found.
 
     Args:
-        step: of the finite differences, as a share of a parameter's scale; contacts make small ones rough.
+        step: at the end, of the finite differences, as a share of a parameter's scale; contacts make small ones rough.
         tolerance: a parameter is identified if its standard error is at most this share of its scale.
-        rounds: of estimating the channels' errors and the parameters in turn.
+        rounds: of steps of half the size of the ones before.
     """
 
     step: float = 0.04
@@ -119,26 +121,16 @@ def fit(
             f"sysid: {len(measured)} segments in which something moves, at least 6 are needed; record more, with "
             "`worldpilot collect TASK --excite N` in simulation"
         )
-    problem = _Problem(simulate, measured, parameters, config.step)
+    problem = _Problem(simulate, measured, parameters)
     x = np.array([parameter.start / parameter.scale for parameter in parameters])
-    bounds = tuple(np.array([getattr(p, side) / p.scale for p in parameters]) for side in ("low", "high"))
-    for left in reversed(range(config.rounds)):
-        problem.weigh(x)
-        jacobian: Any = problem.jacobian  # scipy's stubs know of its name only
-        x = least_squares(
-            problem.residuals,
-            x,
-            jacobian,
-            bounds,
-            loss="soft_l1",
-            f_scale=_ROBUST,
-            xtol=1e-3,
-            ftol=1e-4,
-            max_nfev=4 if left else 10,
-        ).x
-    for _ in range(_SMOOTH):
-        problem.weigh(x)
-        x = x + problem.near(x).best()
+    for step in config.step * 2.0 ** np.arange(config.rounds - 1, -1, -1):
+        for _ in range(_MOVES):
+            problem.weigh(x)
+            told = problem.told(x, step)
+            move = told.known @ problem.near(x, step).best()
+            x = x + move
+            if (np.abs(move) < step).all():
+                break
     problem.weigh(x)
     return _judge(problem, x, channels, config)
 
@@ -146,11 +138,9 @@ def fit(
 class _Problem:
     """Residuals of all segments in standard deviations of their channels, as a function of scaled parameters."""
 
-    def __init__(
-        self, simulate: Simulate, measured: Sequence[Array], parameters: Sequence[Parameter], step: float
-    ) -> None:
+    def __init__(self, simulate: Simulate, measured: Sequence[Array], parameters: Sequence[Parameter]) -> None:
         self.parameters, self.measured = parameters, measured
-        self._simulate, self._step = simulate, step
+        self._simulate = simulate
         self._low, self._high = (np.array([getattr(p, side) / p.scale for p in parameters]) for side in ("low", "high"))
         self._seen: dict[bytes, list[Array]] = {}
         self.sigma = np.ones(measured[0].shape[1])
@@ -175,13 +165,10 @@ class _Problem:
         """Residuals, segment by segment, (T * C,) each; 0 where nothing was measured."""
         return [np.nan_to_num((difference / self.sigma).ravel()) for difference in self.differences(x)]
 
-    def residuals(self, x: Array) -> Array:
-        """All of them; of a segment that the simulator does not follow at all it does not count how far it strays."""
-        return np.concatenate([residuals * _shrunk(residuals) for residuals in self.split(x)])
-
-    def derivatives(self, x: Array, steps: float) -> list[Array]:
-        """Of each segment's residuals, (T * C, P), by differences over `steps` steps to each side."""
-        columns, step = [], steps * self._step
+    def derivatives(self, x: Array, step: float) -> list[Array]:
+        """Of each segment's residuals, (T * C, P), by differences over a step to each side. Of a segment that the
+        simulator does not follow at all it does not count how far it strays."""
+        columns = []
         for i in range(len(x)):
             up, down = x.copy(), x.copy()
             up[i], down[i] = min(x[i] + step, self._high[i]), max(x[i] - step, self._low[i])
@@ -190,21 +177,37 @@ class _Problem:
         shrunk = [_shrunk(residuals) for residuals in self.split(x)]
         return [factor * np.stack(parts, -1) for factor, parts in zip(shrunk, zip(*columns, strict=True), strict=True)]
 
-    def near(self, x: Array) -> "_Near":
-        """The residuals around `x`, smoothed: contacts average out."""
-        offsets = np.concatenate([np.zeros((1, len(x))), *(k * np.eye(len(x)) for k in (-2, -1, 1, 2))]) * self._step
+    def told(self, x: Array, step: float) -> "_Told":
+        """What the recordings tell at `x`.
+
+        A derivative by differences is partly noise, as contacts come and go; counted as information it would make
+        anything look identifiable. So information is the product of derivatives over two distances, whose noise is not
+        the same.
+        """
+        information, apparent = np.zeros((len(x), len(x))), np.zeros((len(x), len(x)))
+        derivatives = zip(self.derivatives(x, step), self.derivatives(x, 2 * step), strict=True)
+        for residuals, (near, far) in zip(self.split(x), derivatives, strict=True):
+            weight = _trust(near, far) * (1 + (_shrunk(residuals) * residuals / _ROBUST) ** 2) ** -0.5
+            product = (near.T * weight) @ far
+            information += (product + product.T) / 2
+            apparent += (near.T * weight) @ near
+        values, axes = np.linalg.eigh(information)
+        told = (values > 1) & (values > _CONSISTENT * np.einsum("ij,ik,kj->j", axes, apparent, axes))
+        basis = axes[:, told]
+        return _Told(basis @ basis.T, (basis / values[told]) @ basis.T)
+
+    def near(self, x: Array, step: float) -> "_Near":
+        """The residuals within two steps around `x`, smoothed: contacts average out."""
+        offsets = np.concatenate([np.zeros((1, len(x))), *(k * np.eye(len(x)) for k in (-2, -1, 1, 2))]) * step
         points = np.clip(x + offsets, self._low, self._high)
-        pairs = zip(self.derivatives(x, 1.0), self.derivatives(x, 2.0), strict=True)
+        pairs = zip(self.derivatives(x, step), self.derivatives(x, 2 * step), strict=True)
         factors = [_trust(*pair) ** 0.5 * _shrunk(r) for pair, r in zip(pairs, self.split(x), strict=True)]
-        away = (points - x) / self._step
+        away = (points - x) / step
         solve = np.linalg.pinv(np.column_stack([np.ones(len(away)), away, away**2]))
         pieces = zip(factors, zip(*(self.split(point) for point in points), strict=True), strict=True)
         terms = [solve @ (factor * np.stack(rows)) for factor, rows in pieces]
-        limits = (np.maximum(-2, (self._low - x) / self._step), np.minimum(2, (self._high - x) / self._step))
-        return _Near(terms, limits, self._step)
-
-    def jacobian(self, x: Array) -> Array:
-        return np.concatenate(self.derivatives(x, 1.0))
+        limits = (np.maximum(-2, (self._low - x) / step), np.minimum(2, (self._high - x) / step))
+        return _Near(terms, limits, step)
 
 
 @dataclass(frozen=True)
@@ -237,6 +240,14 @@ class _Near:
         return (self.step * move).astype(np.float64)
 
 
+@dataclass(frozen=True)
+class _Told:
+    """Which combinations of parameters the recordings tell of."""
+
+    known: Array  # projects on them, (P, P)
+    inverse: Array  # of their information, (P, P)
+
+
 def _shrunk(residuals: Array) -> float:
     """By which a segment's residuals are multiplied, so that their mean square m becomes m / (1 + m / c²)."""
     return float((1 + np.mean(residuals**2) / _LOST**2) ** -0.5)
@@ -248,28 +259,15 @@ def _trust(near: Array, far: Array) -> float:
 
 
 def _judge(problem: _Problem, x: Array, channels: Sequence[str], config: SysidConfig) -> Identified:
-    """The estimate's covariance.
-
-    A derivative by differences is partly noise, as contacts come and go; counted as information it would make anything
-    look identifiable. So information is the product of derivatives over two distances, whose noise is not the same. Of
-    a combination of parameters of which it says nothing, all that is known is the order of magnitude. Of the others the
-    parameters are found anew without each segment: where few segments tell most, a step along the gradient would say
-    too little of what leaving one of these out does.
+    """The estimate's covariance: parameters are found anew without each segment. Where few segments tell most, a step
+    along the gradient would say too little of what leaving one of these out does. Of a combination of parameters of
+    which nothing is told, all that is known is the order of magnitude.
     """
-    information, apparent = np.zeros((len(x), len(x))), np.zeros((len(x), len(x)))
-    derivatives = zip(problem.derivatives(x, 1.0), problem.derivatives(x, 2.0), strict=True)
-    for residuals, (near, far) in zip(problem.split(x), derivatives, strict=True):
-        weight = _trust(near, far) * (1 + (_shrunk(residuals) * residuals / _ROBUST) ** 2) ** -0.5
-        product = (near.T * weight) @ far
-        information += (product + product.T) / 2
-        apparent += (near.T * weight) @ near
-    values, axes = np.linalg.eigh(information)
-    told = (values > 1) & (values > _CONSISTENT * np.einsum("ij,ik,kj->j", axes, apparent, axes))
-    basis, unknown = axes[:, told], axes[:, ~told] @ axes[:, ~told].T
-    inverse = (basis / values[told]) @ basis.T
-    n, around = len(problem.measured), problem.near(x)
-    moves = [basis @ basis.T @ around.best(without=i) for i in range(n)]
-    covariance = (n - 1) * np.cov(np.transpose(moves), bias=True).reshape(unknown.shape) + inverse + unknown
+    told = problem.told(x, config.step)
+    n, around = len(problem.measured), problem.near(x, config.step)
+    moves = [told.known @ around.best(without=i) for i in range(n)]
+    spread = (n - 1) * np.cov(np.transpose(moves), bias=True).reshape(told.known.shape)
+    covariance = spread + told.inverse + np.eye(len(x)) - told.known
     std = np.sqrt(np.diagonal(covariance))
     names = [parameter.name for parameter in problem.parameters]
     known = tuple(name for name, error in zip(names, std, strict=True) if error <= config.tolerance)
