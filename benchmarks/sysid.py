@@ -33,7 +33,7 @@ DRAWN = {  # between which bounds
     "push_t": {"mass": (0.1, 0.4), "friction": (0.3, 0.7)},
     "quadruped": {"payload": (0.5, 4.0), "friction": (0.4, 1.0), "control_delay": (0.0, 0.03)},
 }
-RECORDINGS = {"push_t": 3, "quadruped": 3}  # of 30 s and of 4 s
+RECORDINGS = {"push_t": 6, "quadruped": 3}  # of 30 s and of 4 s
 NOISE = {  # standard deviation, by the beginning or the end of a name
     "push_t": {"pusher_": 1e-4, "block_yaw": 4e-3, "block_": 3e-4, "force_": 0.02},
     "quadruped": {

@@ -29,7 +29,7 @@ def test_each_step_is_chosen_from_what_is_imagined(legged: Artifact, history: Hi
 
     def act(latents: FloatArray) -> FloatArray:
         seen.append(latents)
-        return np.tile(0.01 * np.tanh(latents[:, -1, :1]), action.dim)
+        return np.tile(0.01 * np.tanh(latents[:, -1, :1]), action.dim).astype(np.float32)
 
     actions = RolledPolicy(model, act, noise=0.0).propose(history, 3, np.random.default_rng(0))
     assert actions.shape == (3, legged.spec.horizon, action.dim)
