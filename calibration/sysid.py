@@ -22,7 +22,7 @@ Simulate = Callable[[Mapping[str, float]], list[Array]]  # parameters -> each se
 
 _ROBUST = 3.0  # residuals beyond so many standard deviations count less
 _LOST = 2.0  # a segment whose residuals are beyond so many of them counts less: glancing contacts are chaotic
-_MOVES = 8  # with steps of one size
+_MOVES = 8  # at most, with steps of one size
 _CONSISTENT = 0.3  # share of the apparent information that derivatives over two distances must agree on
 
 

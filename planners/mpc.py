@@ -425,7 +425,7 @@ class Mpc:
             raise NotReady("no reward is active; swap one in")
         objective = _Objective(active.reward, self._standing)
         candidates = self._propose(proposals, history, active.reward.target)
-        stalled = self._learn(history.latents[-1], active.reward)
+        stalled = self._look_back(history.latents[-1], active.reward)
         self._escapes = stalled and len(candidates) > 0
         if self._escapes and self._stall is not None:
             self._stall.clear()
@@ -436,7 +436,7 @@ class Mpc:
         self._population = objective.last
         return replace(plan, terms=objective.terms(plan.imagined))
 
-    def _learn(self, latent: FloatArray, reward: CompositeReward) -> bool:
+    def _look_back(self, latent: FloatArray, reward: CompositeReward) -> bool:
         """Hear how far off the plan that was followed is, if it says something of now; whether nothing moves."""
         if self._corrected is None and self._stall is None:
             return False

@@ -63,6 +63,22 @@ def test_intervals_hold_where_errors_are_those_of_a_few_segments() -> None:
         assert 0.5 < np.std(errors) < 1.6
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_contacts_that_jump_do_not_stop_the_search(seed: int) -> None:
+    """A simulator whose every answer is off by a tenth, each time another way; the search begins at half the mass."""
+    rng = np.random.default_rng(seed)
+    speeds = rng.uniform(0.1, 0.5, 30)
+    measured = [s + rng.normal(0, (5e-4, 0.05), s.shape) for s in play(speeds, {"mass": 0.4, "friction": 0.6})]
+
+    def rough(values: Mapping[str, float]) -> list[np.ndarray]:
+        jumps = np.random.default_rng([int(1e9 * value) for value in values.values()])
+        return [s * (1 + 0.1 * jumps.standard_normal()) for s in play(speeds, values)]
+
+    found = fit(rough, measured, CHANNELS, [MASS, FRICTION])
+    assert found.parameters["mass"] == pytest.approx(0.4, rel=0.1)
+    assert found.parameters["friction"] == pytest.approx(0.6, rel=0.2)
+
+
 def test_a_mass_that_cancels_is_said_to_be_unknown() -> None:
     found = identify(1, (5e-4, 0.05), 0)
     assert found.identified == ("friction",)
