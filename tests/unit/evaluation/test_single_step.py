@@ -11,6 +11,7 @@ from worldpilot.evaluation.controllers import Planning
 from worldpilot.evaluation.locomotion import plan_trials, run_trials
 from worldpilot.evaluation.single_step import RolledPolicy
 from worldpilot.models.artifact import Artifact
+from worldpilot.models.policy.artifact import OnnxPolicy
 from worldpilot.models.policy.export import export_policy
 from worldpilot.models.policy.networks import Policy, PolicyConfig
 from worldpilot.types import FloatArray, History
@@ -54,8 +55,10 @@ def test_noise_tells_them_apart_within_bounds(legged: Artifact, history: History
     assert np.ptp(first) > 0
 
 
-def test_a_clone_drives_by_itself_and_as_what_is_proposed(legged: Artifact, tmp_path: Path) -> None:
-    spec = legged.spec
+def test_a_clone_drives_by_itself_and_as_what_is_proposed(
+    legged: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, asks = legged.spec, list[int]()
     policy = Policy(PolicyConfig(spec.latent_dim, spec.history, spec.action.dim, members=1, hidden=8)).eval()
     export_policy(policy, spec, tmp_path, {"reward": None, "reward_id": "", "provenance": {}, "metrics": {}})
     protocol = replace(asked.load(), warm_up=6, steps=8)
@@ -63,6 +66,14 @@ def test_a_clone_drives_by_itself_and_as_what_is_proposed(legged: Artifact, tmp_
     trials = plan_trials(names, protocol.select(("slow", "fast")), range(1), "quadruped")
     assert [trial.key[1] for trial in trials] == ["", "slow", "fast", "slow", "fast"]  # a clone does one thing
     planning = Planning(solver={"samples": 2, "refinements": 1}, replan=4)
-    alone, rolled, _, planned, _ = run_trials(legged, protocol, trials, planning)
+    asked_all = OnnxPolicy.act_all
+
+    def act_all(policy: OnnxPolicy, latents: FloatArray) -> FloatArray:
+        asks.append(len(latents))
+        return asked_all(policy, latents)
+
+    monkeypatch.setattr(OnnxPolicy, "act_all", act_all)
+    alone, rolled, *_ = run_trials(legged, protocol, trials, planning)
     assert (alone.controls[6:] != rolled.controls[6:]).any()
-    assert (planned.controls[6:] != rolled.controls[6:]).any()
+    steps, plans = spec.horizon, 2 * 2  # two rewards, a plan every 4 of 8 steps
+    assert asks.count(int(legged.manifest["proposals"])) == steps * plans
