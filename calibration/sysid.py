@@ -126,8 +126,7 @@ def fit(
     for step in config.step * 2.0 ** np.arange(config.rounds - 1, -1, -1):
         for _ in range(_MOVES):
             problem.weigh(x)
-            told = problem.told(x, step)
-            move = told.known @ problem.near(x, step).best()
+            move = problem.near(x, step).best()
             x = x + move
             if (np.abs(move) < step).all():
                 break
@@ -177,49 +176,49 @@ class _Problem:
         shrunk = [_shrunk(residuals) for residuals in self.split(x)]
         return [factor * np.stack(parts, -1) for factor, parts in zip(shrunk, zip(*columns, strict=True), strict=True)]
 
-    def told(self, x: Array, step: float) -> "_Told":
-        """What the recordings tell at `x`.
+    def near(self, x: Array, step: float) -> "_Near":
+        """The residuals within two steps around `x`, smoothed, as contacts average out; and what they tell there.
 
         A derivative by differences is partly noise, as contacts come and go; counted as information it would make
         anything look identifiable. So information is the product of derivatives over two distances, whose noise is not
         the same.
         """
-        information, apparent = np.zeros((len(x), len(x))), np.zeros((len(x), len(x)))
+        information, apparent, factors = np.zeros((len(x), len(x))), np.zeros((len(x), len(x))), list[float]()
         derivatives = zip(self.derivatives(x, step), self.derivatives(x, 2 * step), strict=True)
         for residuals, (near, far) in zip(self.split(x), derivatives, strict=True):
-            weight = _trust(near, far) * (1 + (_shrunk(residuals) * residuals / _ROBUST) ** 2) ** -0.5
+            trust, shrunk = _trust(near, far), _shrunk(residuals)
+            factors.append(trust**0.5 * shrunk)
+            weight = trust * (1 + (shrunk * residuals / _ROBUST) ** 2) ** -0.5
             product = (near.T * weight) @ far
             information += (product + product.T) / 2
             apparent += (near.T * weight) @ near
         values, axes = np.linalg.eigh(information)
         told = (values > 1) & (values > _CONSISTENT * np.einsum("ij,ik,kj->j", axes, apparent, axes))
         basis = axes[:, told]
-        return _Told(basis @ basis.T, (basis / values[told]) @ basis.T)
 
-    def near(self, x: Array, step: float) -> "_Near":
-        """The residuals within two steps around `x`, smoothed: contacts average out."""
         offsets = np.concatenate([np.zeros((1, len(x))), *(k * np.eye(len(x)) for k in (-2, -1, 1, 2))]) * step
         points = np.clip(x + offsets, self._low, self._high)
-        pairs = zip(self.derivatives(x, step), self.derivatives(x, 2 * step), strict=True)
-        factors = [_trust(*pair) ** 0.5 * _shrunk(r) for pair, r in zip(pairs, self.split(x), strict=True)]
         away = (points - x) / step
         solve = np.linalg.pinv(np.column_stack([np.ones(len(away)), away, away**2]))
         pieces = zip(factors, zip(*(self.split(point) for point in points), strict=True), strict=True)
         terms = [solve @ (factor * np.stack(rows)) for factor, rows in pieces]
         limits = (np.maximum(-2, (self._low - x) / step), np.minimum(2, (self._high - x) / step))
-        return _Near(terms, limits, step)
+        return _Near(terms, limits, step, basis @ basis.T, (basis / values[told]) @ basis.T)
 
 
 @dataclass(frozen=True)
 class _Near:
-    """Each segment's residuals as a quadratic of the parameters around a point."""
+    """Each segment's residuals as a quadratic of the parameters around a point, and which of their combinations they
+    tell of there."""
 
     terms: Sequence[Array]  # of each segment (1 + 2 P, T * C): level, slopes, bends, by steps
     limits: tuple[Array, Array]  # steps to each side, (P,) each
     step: float
+    known: Array  # projects on the combinations that the recordings tell of, (P, P)
+    inverse: Array  # of the information about them, (P, P)
 
     def best(self, without: int | None = None) -> Array:
-        """How far from the point the parameters are that fit best, (P,); `without` a segment."""
+        """How far from the point the parameters are that fit best, (P,), along what is told; `without` a segment."""
         kept = [terms for i, terms in enumerate(self.terms) if i != without]
         level, *others = np.concatenate(kept, axis=1)
         count = len(others) // 2
@@ -237,15 +236,7 @@ class _Near:
             loss="soft_l1",
             f_scale=_ROBUST,
         ).x
-        return (self.step * move).astype(np.float64)
-
-
-@dataclass(frozen=True)
-class _Told:
-    """Which combinations of parameters the recordings tell of."""
-
-    known: Array  # projects on them, (P, P)
-    inverse: Array  # of their information, (P, P)
+        return self.known @ (self.step * move)
 
 
 def _shrunk(residuals: Array) -> float:
@@ -263,11 +254,10 @@ def _judge(problem: _Problem, x: Array, channels: Sequence[str], config: SysidCo
     along the gradient would say too little of what leaving one of these out does. Of a combination of parameters of
     which nothing is told, all that is known is the order of magnitude.
     """
-    told = problem.told(x, config.step)
     n, around = len(problem.measured), problem.near(x, config.step)
-    moves = [told.known @ around.best(without=i) for i in range(n)]
-    spread = (n - 1) * np.cov(np.transpose(moves), bias=True).reshape(told.known.shape)
-    covariance = spread + told.inverse + np.eye(len(x)) - told.known
+    moves = [around.best(without=i) for i in range(n)]
+    spread = (n - 1) * np.cov(np.transpose(moves), bias=True).reshape(around.known.shape)
+    covariance = spread + around.inverse + np.eye(len(x)) - around.known
     std = np.sqrt(np.diagonal(covariance))
     names = [parameter.name for parameter in problem.parameters]
     known = tuple(name for name, error in zip(names, std, strict=True) if error <= config.tolerance)

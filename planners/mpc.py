@@ -15,7 +15,7 @@ from worldpilot.history import HistoryBuffer
 from worldpilot.pending import PendingControls
 from worldpilot.planners.gate import Gate, GateDecision, GateState
 from worldpilot.planners.rewards import registry
-from worldpilot.planners.rewards.base import RewardContext, angle_diff
+from worldpilot.planners.rewards.base import RewardContext, difference
 from worldpilot.planners.rewards.composite import CompositeReward
 from worldpilot.planners.solvers.sample import Sample
 from worldpilot.planners.stall import EscapeConfig, StallDetector
@@ -151,8 +151,7 @@ class _Corrected(_Around):
         """Compare what was imagined for now, the correction of then included, with what is read now."""
         before, self._offset = self._offset, {}
         for name in names:
-            difference = angle_diff if name.endswith("yaw") else np.subtract
-            corrected, old = float(difference(now[name], imagined[name])), before.get(name, 0.0)
+            corrected, old = float(difference(name, now[name], imagined[name])), before.get(name, 0.0)
             self._offset[name] = old + self._weight * corrected  # the model's own error is `corrected + old`
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from worldpilot.errors import InvalidInput
-from worldpilot.planners.rewards.base import angle_diff
+from worldpilot.planners.rewards.base import difference
 from worldpilot.types import ModelSpec
 
 _SMALLEST = {"m": 0.006, "rad": 0.06}  # motion that counts, by a signal's unit
@@ -20,6 +20,11 @@ class EscapeConfig:
 
     after: float = 2.5  # [s] without motion
     steps: int = 10  # control steps that the proposal is followed
+
+    @classmethod
+    def of(cls, after: float, steps: int) -> "EscapeConfig | None":
+        """As parameters say it: after 0 seconds means never."""
+        return cls(after, steps) if after else None
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.after) and self.after > 0 and self.steps >= 1):
@@ -56,18 +61,19 @@ class StallDetector:
             signals: as they are read now.
             target: what the reward wants some of them at.
         """
-        names = [name for name in target if name in self._smallest and name in signals]
-        now = {name: float(signals[name]) for name in names}
-        if not names or (self._seen and self._seen[-1][1].keys() != now.keys()):
+        now = {name: float(signals[name]) for name in target if name in self._smallest and name in signals}
+        if not now or (self._seen and self._seen[-1][1].keys() != now.keys()):
             self.clear()
+        if not now:
+            return False
         self._seen.append((tick, now))
         while len(self._seen) > 1 and self._seen[1][0] <= tick - self._ticks:
             self._seen.popleft()  # the next one is old enough already
-        if not names or tick - self._seen[0][0] < self._ticks:
+        if tick - self._seen[0][0] < self._ticks:
             return False
-        moved = max(self._off(name, then[name], now[name]) for _, then in self._seen for name in names)
-        return moved < 1.0 and max(self._off(name, now[name], target[name]) for name in names) > _ARRIVED
+        moved = max(self._off(name, then[name], now[name]) for _, then in self._seen for name in now)
+        return moved < 1.0 and max(self._off(name, now[name], target[name]) for name in now) > _ARRIVED
 
     def _off(self, name: str, a: float, b: float) -> float:
         """Distance of two readings, in units of the smallest motion that counts."""
-        return abs(float(angle_diff(a, b)) if name.endswith("yaw") else a - b) / self._smallest[name]
+        return abs(float(difference(name, a, b))) / self._smallest[name]

@@ -154,6 +154,11 @@ def angle_diff(a: Any, b: Any) -> Any:
     return (a - b + np.pi) % (2 * np.pi) - np.pi
 
 
+def difference(name: str, a: Any, b: Any) -> Any:
+    """a - b of a signal's values, on the circle where the signal is an angle (its name ends with yaw)."""
+    return angle_diff(a, b) if name.endswith("yaw") else np.subtract(a, b)
+
+
 @cache
 def parameters(plugin: type[RewardPlugin]) -> dict[str, Any]:
     """Names and types of the fields that a specification may set."""

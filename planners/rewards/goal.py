@@ -7,7 +7,16 @@ from typing import Self
 import numpy as np
 
 from worldpilot.errors import RewardError
-from worldpilot.planners.rewards.base import RewardContext, RewardPlugin, When, angle_diff, bound, param, reduce
+from worldpilot.planners.rewards.base import (
+    RewardContext,
+    RewardPlugin,
+    When,
+    angle_diff,
+    bound,
+    difference,
+    param,
+    reduce,
+)
 from worldpilot.types import FloatArray, Rollouts
 
 
@@ -49,8 +58,7 @@ class GoalLatent(RewardPlugin):
             raise RewardError("reward: goal_latent is not bound to a goal; call bind first")
         cost = np.square(rollouts.latents - self.goal).mean(-1) + self.doubt * np.square(rollouts.disagreement)
         for name in self.needs():
-            difference = angle_diff if name.endswith("yaw") else np.subtract
-            cost = cost + self.emphasis * np.square(difference(rollouts.signals[name], self.target()[name]))
+            cost = cost + self.emphasis * np.square(difference(name, rollouts.signals[name], self.target()[name]))
         return reduce(-cost, self.when, self.discount)
 
 

@@ -101,7 +101,7 @@ def _towards_goals(args: argparse.Namespace, artifact: Artifact) -> dict[str, An
         delay=args.delay,
         proposals=args.proposals,
         correction=args.correction,
-        escape=EscapeConfig(args.escape_after, args.escape_steps) if args.escape_after else None,
+        escape=EscapeConfig.of(args.escape_after, args.escape_steps),
         progress=progress,
     )
     print(f"{args.task}, protocol {args.protocol}, goals: {result['goals']}, seed {args.seed}")

@@ -72,14 +72,14 @@ class Planning:
             mpc, prior = (described.settings(task_name, node) for node in ("mpc", "action_prior"))
         except UnknownName:
             return cls()
-        standing, after = mpc.get("standing_reward"), mpc.get("escape_after")
+        standing = mpc.get("standing_reward")
         return cls(
             solver=json.loads(mpc.get("solver_settings", "{}")),
             replan=mpc.get("replan_every", cls.replan),
             proposals=mpc.get("propose") or prior.get("count"),
             standing=parse_spec(standing) if standing else None,
             correction=mpc.get("correction", cls.correction),
-            escape=EscapeConfig(after, mpc.get("escape_steps", EscapeConfig.steps)) if after else None,
+            escape=EscapeConfig.of(mpc.get("escape_after", 0.0), mpc.get("escape_steps", EscapeConfig.steps)),
         )
 
 

@@ -94,14 +94,10 @@ class MpcNode(PilotNode):
             shrink=self.params.shrink,
             delay=self.params.delay,
             correction=self.params.correction,
-            escape=self._escape(),
+            escape=EscapeConfig.of(self.params.escape_after, self.params.escape_steps),
             prior=self._prior,
             proposals=self.params.propose,
         )
-
-    def _escape(self) -> EscapeConfig | None:
-        after = self.params.escape_after
-        return EscapeConfig(after, self.params.escape_steps) if after else None
 
     def _limits(self) -> GateConfig:
         return GateConfig(max_age=self.params.latent_timeout, slow_factor=self.params.caution_factor)
