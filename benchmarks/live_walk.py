@@ -1,9 +1,13 @@
 """Does it walk in its graph, and is a broken joint noticed there? Real time, real messages, on an idle machine.
 
     . .venv/ros_env.bash && python benchmarks/live_walk.py walker --json docs/results/live_walker.json
+    python benchmarks/live_walk.py quadruped --params '{"joint": 8, "fraction": 0.05}' --seconds 8 \\
+        --asked 10 --json docs/results/live_quadruped.json
 
-Episodes that are left alone for some seconds after the planner was let go, then others in which a joint's torque is cut
-on the way. An alarm is an alert at which the robot is held; one that comes after the fall doesn't count.
+Episodes that are left alone for some seconds after the planner was let go, then others in which a joint is weakened
+on the way. An alarm is an alert at which the robot is held; one that comes after a fall does not count. With `--asked`,
+each of the quadruped's novel rewards is then swapped in on the way by the planner's service, and the quantity that it
+asks for is averaged over what the simulator says.
 """
 
 import argparse
@@ -13,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from std_srvs.srv import Trigger
 from worldpilot_nodes.client import Client
 
@@ -20,27 +26,60 @@ from worldpilot import graph
 from worldpilot.calibration.detection import share
 from worldpilot.calibration.intervals import bootstrap_mean
 from worldpilot.demo.host import free_domain
+from worldpilot.evaluation import asked
+from worldpilot.evaluation.locomotion import task_units
 from worldpilot.models.artifact import zoo_path
+from worldpilot.planners.rewards.registry import to_dict
 from worldpilot.supervisor import Supervisor
 
 UNDER_WAY = 3.0  # from the planner's start to the fault [s]
 WATCHED = 5.0  # from the fault on [s]
+RESTS = 1.0  # on its feet before the planner starts [s]: the models have forgotten what came before
+SETTLES = 1.0  # after a swap, before it is measured [s]
 
 Episode = dict[str, Any]
 
 
 def run(client: Client, seconds: float, fault: tuple[str, dict[str, float]] | None) -> Episode:
     """One episode of `seconds` [s] from the planner's start, or from the fault."""
-    client.call(Trigger, "sim/reset")
-    time.sleep(0.5)  # what came before is gone from what is heard
-    if not client.wait_until(lambda: client.moves and not signal(client, "fallen"), 20.0):
-        raise SystemExit("the planner has not begun within 20 s")
+    begin_episode(client)
     if fault is not None:
         healthy = watch(client, UNDER_WAY)
         if healthy["fell_after"] is not None or healthy["alarm_after"] is not None:
             return healthy | {"fault": False}
         client.inject_fault(fault[0], **fault[1])
     return watch(client, seconds) | {"fault": fault is not None}
+
+
+def begin_episode(client: Client) -> None:
+    """The planner stops, the robot is put on its feet and rests there, the planner starts."""
+    client.call(ChangeState, "mpc/change_state", transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
+    client.call(Trigger, "sim/reset")
+    time.sleep(RESTS)
+    client.call(ChangeState, "mpc/change_state", transition=Transition(id=Transition.TRANSITION_ACTIVATE))
+    if not client.wait_until(lambda: client.moves and not signal(client, "fallen"), 20.0):
+        raise SystemExit("the planner has not begun within 20 s")
+
+
+def run_asked(client: Client, wanted: asked.Asked, seconds: float, first: str, units: dict[str, str]) -> Episode:
+    """An episode under the graph's own reward, `first` (JSON), then for `seconds` [s] under another one."""
+    client.swap_reward(first)
+    begin_episode(client)
+    before = watch(client, UNDER_WAY)
+    if before["fell_after"] is None:
+        client.swap_reward(to_dict(wanted.reward))
+        begin, rows, seen = time.monotonic(), list[dict[str, float]](), None
+        while time.monotonic() - begin < seconds and not signal(client, "fallen"):
+            if client.truth is not seen:
+                seen = client.truth
+                rows.append({s.name: s.value for s in seen.signals} | {"after": time.monotonic() - begin})
+            time.sleep(0.003)
+        fell = time.monotonic() - begin if signal(client, "fallen") else None
+        rows = [row for row in rows if row["after"] >= SETTLES] or rows[-1:]
+        signals = {name: np.array([row[name] for row in rows], np.float32) for name in units}
+        means = {quantity: asked.mean(quantity, signals, units) for quantity in wanted.quantities}
+        return {"under_way": True, "means": means, "fell_after": fell}
+    return {"under_way": False}
 
 
 def watch(client: Client, seconds: float) -> Episode:
@@ -88,17 +127,38 @@ def summarise(good: list[Episode], broken: list[Episode]) -> dict[str, Any]:
     }
 
 
+def summarise_asked(wanted: asked.Asked, episodes: list[Episode]) -> dict[str, Any]:
+    """What a reward asked for, and what came of it."""
+    begun = [episode for episode in episodes if episode["under_way"]]
+    values = [episode["means"][wanted.quantity] for episode in begun]
+    kept = [keep.holds(float(np.mean([episode["means"][keep.quantity] for episode in begun]))) for keep in wanted.keeps]
+    return {
+        "asked": {"quantity": wanted.quantity, "unit": wanted.unit, "direction": wanted.direction},
+        "n": len(begun),
+        "not_under_way": len(episodes) - len(begun),
+        "mean": float(np.mean(values)),
+        "ci": bootstrap_mean(values),
+        "keeps": kept,
+        "falls": happened(begun, "fell_after"),
+    }
+
+
 def main() -> None:
     """Run the graph and all episodes, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=["walker"])
+    parser.add_argument("task", choices=["walker", "quadruped"])
     parser.add_argument("--episodes", type=int, default=20, help="that are left alone")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each")
     parser.add_argument("--broken", type=int, default=20, help="episodes with a joint that breaks")
     parser.add_argument("--fault", default="weak_joint")
     parser.add_argument("--params", type=json.loads, default={"joint": 2, "fraction": 0.0}, help="of the fault, JSON")
+    parser.add_argument("--asked", type=int, default=0, help="episodes under each novel reward of the task")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    protocol = asked.load()
+    rewards = protocol.rewards if args.asked else ()
+    if rewards and protocol.task != args.task:
+        parser.error(f"--asked: the novel rewards are for {protocol.task}")
     manifest = json.loads((zoo_path(args.task) / "manifest.json").read_text())
     domain = free_domain()
     quiet = Supervisor(graph.load(), task=args.task, domain_id=domain, without=["recorder"], echo=lambda *_: None)
@@ -107,13 +167,19 @@ def main() -> None:
         client.wait_ready(30)
         good = [run(client, args.seconds, None) for _ in range(args.episodes)]
         broken = [run(client, WATCHED, (args.fault, args.params)) for _ in range(args.broken)]
+        first, units = client.status.reward_json, task_units(args.task)
+        swapped = {
+            wanted.name: [run_asked(client, wanted, args.seconds, first, units) for _ in range(args.asked)]
+            for wanted in rewards
+        }
     result = {
         "task": args.task,
         "model_id": manifest["model_id"],
         "seconds": args.seconds,
         "fault": {"name": args.fault, **args.params},
         **summarise(good, broken),
-        "episodes": {"good": good, "broken": broken},
+        "asked": {wanted.name: summarise_asked(wanted, swapped[wanted.name]) for wanted in rewards},
+        "episodes": {"good": good, "broken": broken, "asked": swapped},
     }
     print(json.dumps({key: value for key, value in result.items() if key != "episodes"}, indent=2))
     if args.json:

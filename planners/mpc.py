@@ -17,6 +17,7 @@ from worldpilot.planners.gate import Gate, GateDecision, GateState
 from worldpilot.planners.rewards import registry
 from worldpilot.planners.rewards.base import RewardContext, difference
 from worldpilot.planners.rewards.composite import CompositeReward
+from worldpilot.planners.solvers.base import shift
 from worldpilot.planners.solvers.sample import Sample
 from worldpilot.planners.stall import EscapeConfig, StallDetector
 from worldpilot.types import AlertLevel, FloatArray, History, ModelSpec, Plan, RewardSpec, Rollouts
@@ -125,6 +126,27 @@ class _Late(_Around):
         return replace(rollouts, actions=actions)
 
 
+class _After(_Around):
+    """A model for which plans begin one control step from now, after a control that is already sent, of shape (U,)."""
+
+    def __init__(self, model: WorldModel, sent: FloatArray) -> None:
+        super().__init__(model)
+        self._sent = sent
+
+    def predict(self, history: History, actions: FloatArray) -> FloatArray:
+        return super().predict(history, self._from_now(actions))
+
+    def rollout(self, history: History, actions: FloatArray, previous_control: FloatArray) -> Rollouts:
+        rollouts = super().rollout(history, self._from_now(actions), previous_control)
+        return replace(rollouts, actions=actions)
+
+    def _from_now(self, actions: FloatArray) -> FloatArray:
+        """What plans of shape (N, H, A) come to from now on, of the same shape: their last control is left out."""
+        controls = self.spec.action.controls(actions)
+        first = np.broadcast_to(self._sent, (len(controls), 1, self._sent.size))
+        return self.spec.action.actions(np.concatenate([first, controls[:, :-1]], axis=1))
+
+
 class _Corrected(_Around):
     """A model whose readings of the future are moved by what the last ones were off.
 
@@ -158,9 +180,9 @@ class _Corrected(_Around):
 class Mpc:
     """Plans at every tick, from the newest latent, with the reward in force.
 
-    `tick` is called by one thread. `swap`, `set_goal_latent` and `set_goal_pose` may be called from any other thread
-    while it runs: they stage a complete, tried reward, and the next tick begins by putting it in force. History and
-    warm start survive a swap.
+    `tick` and `plan_ahead` are called by one thread. `swap`, `set_goal_latent` and `set_goal_pose` may be called from
+    any other thread while they run: they stage a complete, tried reward, and the next tick begins by putting it in
+    force. History and warm start survive a swap.
 
     Args:
         model: imagines.
@@ -229,6 +251,8 @@ class Mpc:
         self._escape, self._sample, self._escapes = escape, Sample(), False
         self._stall = None if escape is None else StallDetector(model.spec, escape.after)
         self._followed: Plan | None = None  # the plan in execution
+        self._next: Plan | None = None  # made ahead: the one that the next tick begins
+        self._lead = 0  # control steps from the observation of the plan in execution until it began
         self._steps = 0  # control steps of it that were taken
         self._spent = 0  # control steps of the shrinking horizon that were taken
         self._lock = threading.Lock()  # over the fields below, never held while planning or scoring
@@ -270,7 +294,7 @@ class Mpc:
     def plans_next(self) -> bool:
         """Whether the next tick makes a plan, and so has a use for proposals."""
         with self._lock:
-            return self._staged is not None or self._ends()
+            return self._staged is not None or (self._next is None and self._ends())
 
     def tick(
         self,
@@ -293,25 +317,52 @@ class Mpc:
         """
         index, active, swapped = self._begin()
         start = time.perf_counter()
-        plan, reason = None, ""
+        plan, reason, ahead_s = None, "", 0.0
         try:
             history = self._observe(latent, previous_control)
             if swapped and self._stall is not None:
                 self._stall.clear()  # nothing was tried for this one yet
             if swapped or self._ends():
-                steps = self._left(fresh=swapped or self._followed is None)
-                plan = self._plan(history, proposals, active, previous_control, steps)
-                self._steps = 0
+                stalled = active is not None and self._look_back(history.latents[-1], active.reward)
+                if self._next is not None and not (swapped or stalled):
+                    plan, ahead_s, self._lead = self._next, self._next.solve_s, 1
+                else:
+                    steps = self._left(self._pending.periods, fresh=swapped or self._followed is None)
+                    plan = self._plan(history, proposals, active, previous_control, steps, stalled=stalled)
+                    self._lead = 0
+                self._steps, self._next = 0, None
             else:
                 plan = self._followed
         except (InvalidInput, NotReady) as error:
             reason = str(error)
-        solve_s = time.perf_counter() - start
+        solve_s = ahead_s + time.perf_counter() - start
         decision = self._act(plan, stamp_age, alert_level, previous_control, reason)
         plan = plan and replace(plan, solve_s=solve_s)
         return Tick(
             index, decision.control, decision, plan, active, swapped, solve_s, self._escapes and plan is not None
         )
+
+    def plan_ahead(self, control: FloatArray, proposals: FloatArray | None) -> None:
+        """Make the plan that the next tick begins, if it is to begin one: its command then need not wait for planning.
+
+        Called once the last tick's control is sent. The plan is for one control step later, after that control, and
+        from an observation one control step old. A swap, a hold or a stall until then undoes it: the tick plans itself.
+
+        Args:
+            control: the last tick's, of shape (U,).
+            proposals: of shape (N, H, A), from the last tick's latent on; None: the prior's, if there is one.
+        """
+        active = self._active
+        if self._followed is None or active is None or not self._ends():
+            return
+        start = time.perf_counter()
+        try:
+            history = self._history.history(self._model.spec.history)
+            steps = self._left(self._pending.periods + 1)
+            plan = self._plan(history, proposals, active, control, steps, sent=control)
+            self._next = replace(plan, solve_s=time.perf_counter() - start)
+        except InvalidInput:
+            self._next = None  # the tick meets the same, and says so
 
     def watch(self, latent: FloatArray, previous_control: FloatArray) -> None:
         """A control period in which something else drives: what it does is history when planning goes on.
@@ -396,18 +447,18 @@ class Mpc:
 
     def _ends(self) -> bool:
         """Whether there is no plan to follow any longer."""
-        if self._followed is None:
+        if self._followed is None or self._next is not None:
             return True
-        length = len(self._followed.actions) * self._model.spec.action.block - self._pending.periods
+        length = len(self._followed.actions) * self._model.spec.action.block - self._pending.periods - self._lead
         wanted = self._escape.steps if self._escape is not None and self._escapes else self._replan_every
         return self._steps >= min(wanted, length)
 
-    def _left(self, fresh: bool) -> int:
-        """Model steps to plan for: H, or what is left of a shrinking horizon."""
+    def _left(self, unscored: int, fresh: bool = False) -> int:
+        """Model steps to plan for: H, or what is left of a shrinking horizon if more than `unscored` controls are."""
         horizon, block = self._model.spec.horizon, self._model.spec.action.block
         controls = horizon * block - self._spent
         left = -(-controls // block)  # rounded up
-        if fresh or not self._shrink or controls <= self._pending.periods:
+        if fresh or not self._shrink or controls <= unscored:
             self._spent, left = 0, horizon
         return left
 
@@ -418,19 +469,24 @@ class Mpc:
         active: RewardInForce | None,
         previous_control: FloatArray,
         steps: int,
+        *,
+        stalled: bool = False,
+        sent: FloatArray | None = None,
     ) -> Plan:
-        """Propose, imagine, score, choose."""
+        """Propose, imagine, score, choose: from now on, or from the control step after the one that is `sent`, (U,)."""
         if active is None:
             raise NotReady("no reward is active; swap one in")
         objective = _Objective(active.reward, self._standing)
         candidates = self._propose(proposals, history, active.reward.target)
-        stalled = self._look_back(history.latents[-1], active.reward)
         self._escapes = stalled and len(candidates) > 0
         if self._escapes and self._stall is not None:
             self._stall.clear()
             self._solver.reset()  # its last plan is what did not help
             self._spent, steps = 0, self._model.spec.horizon
         model, solver = self._corrected or self._model, self._sample if self._escapes else self._solver
+        if sent is not None:
+            action = self._model.spec.action
+            model, candidates = _After(model, sent), action.actions(shift(action.controls(candidates), 1))
         plan = solver.solve(model, history, candidates, objective, previous_control, self._rng, steps)
         self._population = objective.last
         return replace(plan, terms=objective.terms(plan.imagined))
@@ -440,7 +496,7 @@ class Mpc:
         if self._corrected is None and self._stall is None:
             return False
         now = {name: float(values[0]) for name, values in self._model.signals(latent[None]).items()}
-        done, rest = divmod(self._steps, self._model.spec.action.block)
+        done, rest = divmod(self._steps + self._lead, self._model.spec.action.block)
         if self._corrected is not None and self._followed is not None and done and not rest:
             signals = self._followed.imagined.signals
             names = [name for name in reward.target if name in signals]
@@ -469,7 +525,7 @@ class Mpc:
 
     def _stop_following(self) -> None:
         """The plan in execution ends, and whether anything moves is asked anew."""
-        self._followed, self._escapes = None, False
+        self._followed, self._next, self._escapes = None, None, False
         if self._stall is not None:
             self._stall.clear()
 

@@ -9,11 +9,12 @@ import pytest
 
 from worldpilot.contracts import WorldModel
 from worldpilot.errors import InvalidInput, RewardError, UnknownName
+from worldpilot.pending import PendingControls
 from worldpilot.planners.gate import Gate, GateConfig, GateState
 from worldpilot.planners.mpc import Mpc, Tick
 from worldpilot.planners.rewards.registry import parse_spec, reward_id
 from worldpilot.planners.solvers import make
-from worldpilot.types import AlertLevel, FloatArray, History, RewardSpec
+from worldpilot.types import AlertLevel, FloatArray, History, RewardSpec, Rollouts
 
 DT = 0.1
 
@@ -150,6 +151,94 @@ def test_a_shrinking_horizon_need_not_be_whole_model_steps(point: WorldModel) ->
     _, ticks = drive(controller(point, pose(0.2, 0.1), replan_every=3, shrink=True), np.zeros(2, np.float32), 21)
     lengths = [len(tick.plan.actions) for tick in ticks[::3] if tick.plan is not None]
     assert lengths == [4, 4, 3, 3, 2, 1, 1]
+
+
+def ahead_drive(mpc: Mpc, steps: int) -> tuple[FloatArray, list[Tick]]:
+    """Close the loop around the point, planning ahead after each control that is sent."""
+    position, control, ticks = np.zeros(2, np.float32), np.zeros(2, np.float32), []
+    for _ in range(steps):
+        ticks.append(mpc.tick(position, control, None))
+        control = ticks[-1].control
+        mpc.plan_ahead(control, None)
+        position = position + control * np.float32(DT)
+    return position, ticks
+
+
+class Imagining:
+    """A model that counts how often it is asked."""
+
+    def __init__(self, model: WorldModel) -> None:
+        self.model, self.rollouts = model, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def rollout(self, *args: Any) -> Rollouts:
+        self.rollouts += 1
+        return self.model.rollout(*args)
+
+
+def test_a_plan_made_ahead_is_begun_without_planning(point: WorldModel) -> None:
+    model = Imagining(point)
+    mpc = controller(model, pose(0.2, -0.1), replan_every=3)
+    position, control, counts = np.zeros(2, np.float32), np.zeros(2, np.float32), []
+    for _ in range(10):
+        before = model.rollouts
+        tick = mpc.tick(position, control, None)
+        between = model.rollouts
+        mpc.plan_ahead(tick.control, None)
+        counts.append((between > before, model.rollouts > between))
+        control = tick.control
+        position = position + control * np.float32(DT)
+    assert [asked for asked, _ in counts] == [True] + 9 * [False]  # only the first plan is waited for
+    assert [ahead for _, ahead in counts] == [False, False, True] * 3 + [False]
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.1, 0.05])
+def test_what_a_plan_made_ahead_imagines_comes_true(point: WorldModel, delay: float) -> None:
+    mpc = controller(point, pose(0.3, 0.2), replan_every=6, delay=delay)
+    pending, position, control = PendingControls(point.spec.action, delay), np.zeros(2, np.float32), np.zeros(2)
+    positions, ticks = [position], []
+    for _ in range(13):
+        ticks.append(mpc.tick(position, control.astype(np.float32), None))
+        control = ticks[-1].control
+        mpc.plan_ahead(control, None)
+        position = position + pending.send(control) * np.float32(DT)
+        positions.append(position)
+    plan = ticks[6].plan  # made of the observation before; its first model step ends five control steps after that
+    assert plan is not None
+    assert plan.imagined.signals["block_x"][0, 0] == pytest.approx(positions[10][0], abs=1e-5)
+
+
+def test_planning_ahead_reaches_the_goal_the_same_way_twice(point: WorldModel) -> None:
+    runs = [ahead_drive(controller(point, pose(0.2, -0.1), replan_every=3), 30) for _ in range(2)]
+    np.testing.assert_allclose(runs[0][0], [0.2, -0.1], atol=0.02)
+    np.testing.assert_array_equal(*([tick.control for tick in ticks] for _, ticks in runs))
+
+
+@pytest.mark.parametrize("undone_by", ["swap", "hold", "interruption"])
+def test_a_plan_made_ahead_is_undone_by_what_comes_between(point: WorldModel, undone_by: str) -> None:
+    mpc = controller(point, pose(0.2, -0.1), replan_every=3)
+    position, ticks = ahead_drive(mpc, 3)
+    assert not mpc.plans_next
+    if undone_by == "swap":
+        assert mpc.swap(pose(-0.2, 0.1)).accepted
+    elif undone_by == "hold":
+        mpc.tick(position, ticks[-1].control, None, alert_level=AlertLevel.HOLD)
+    else:
+        mpc.reset()
+    assert mpc.plans_next
+    tick = mpc.tick(position, ticks[-1].control, None)
+    assert tick.plan is not None
+    if undone_by == "swap":
+        assert tick.control[0] < ticks[-1].control[0] - 0.1  # it turns round, as fast as its rate allows
+
+
+def test_planning_ahead_keeps_to_a_shrinking_horizon(point: WorldModel) -> None:
+    mpc = controller(point, pose(0.2, 0.0), shrink=True, replan_every=2)
+    position, ticks = ahead_drive(mpc, 40)
+    assert position[0] == pytest.approx(0.2, abs=0.03)
+    assert all(tick.plan is not None for tick in ticks)
 
 
 def test_a_plan_cannot_be_followed_beyond_its_end(point: WorldModel) -> None:

@@ -19,6 +19,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
+from rclpy.timer import Timer
 from rclpy.utilities import try_shutdown
 
 from worldpilot.errors import InvalidInput, WorldpilotError
@@ -134,10 +135,11 @@ class PilotNode(LifecycleNode):
         )
         self.owns(server.destroy)
 
-    def every(self, period: float, callback: Callable[[], None]) -> None:
+    def every(self, period: float, callback: Callable[[], None]) -> Timer:
         """Call `callback` each `period` [s] while the node is active."""
         made = self.create_timer(period, lambda: callback() if self.active else None)
         self.owns(lambda: self.destroy_timer(made))
+        return made
 
     def commands(self, spec: ActionSpec) -> Commands:
         """How controls travel."""
@@ -155,9 +157,10 @@ class PilotNode(LifecycleNode):
         work: Callable[[Sample], Result],
         done: Callable[[Sample, Result], None],
         failed: Callable[[Sample, WorldpilotError], None],
+        then: Callable[[Sample, Result], None] | None = None,
     ) -> "Worker[Sample, Result]":
         """A worker thread whose results come back in this node's executor."""
-        made = Worker(self, work, done, failed)
+        made = Worker(self, work, done, failed, then)
         self.at_cleanup(made.close)
         return made
 
@@ -234,7 +237,8 @@ def _pop_all(undos: list[Callable[[], Any]]) -> None:
 class Worker(Generic[Sample, Result]):
     """Runs `work` on the newest sample in a thread of its own; a sample that is overtaken is dropped.
 
-    `done` or `failed` is called in the node's executor thread. Anything but a WorldpilotError ends the node.
+    `done` or `failed` is called in the node's executor thread. Anything but a WorldpilotError ends the node. `then` is
+    called in the worker's thread after `work`, while its result is already on its way.
     """
 
     def __init__(
@@ -243,8 +247,10 @@ class Worker(Generic[Sample, Result]):
         work: Callable[[Sample], Result],
         done: Callable[[Sample, Result], None],
         failed: Callable[[Sample, WorldpilotError], None],
+        then: Callable[[Sample, Result], None] | None = None,
     ) -> None:
         self._node, self._work, self._done, self._failed = node, work, done, failed
+        self._then = then
         self._sample: list[Sample] = []  # at most one
         self._outcome: list[tuple[Sample, Result | BaseException]] = []  # at most one
         self._condition = threading.Condition()
@@ -277,12 +283,16 @@ class Worker(Generic[Sample, Result]):
                     return
                 sample = self._sample.pop()
             try:
-                outcome: Result | BaseException = self._work(sample)
+                result = self._work(sample)
+                self._hand_over(sample, result)
+                if self._then is not None:
+                    self._then(sample, result)
             except Exception as error:
-                outcome = error
-            with self._condition:
-                if self._closed:
-                    return
+                self._hand_over(sample, error)
+
+    def _hand_over(self, sample: Sample, outcome: Result | BaseException) -> None:
+        with self._condition:
+            if not self._closed:
                 self._outcome = [(sample, outcome)]
                 self._guard.trigger()
 

@@ -70,7 +70,8 @@ class MpcNode(PilotNode):
         self._commands = self.publisher(self._how.topic)
         self._statuses = self.publisher("planner_status")
         self._markers = self.publisher("plan_markers")
-        self._worker = self.worker(self._plan, self._act, self._refuse)
+        ahead = self._plan_ahead if self.params.plan_ahead else None
+        self._worker = self.worker(self._plan, self._act, self._refuse, ahead)
         self._reach_goal = ReachGoalServer(self, self._start_goal, self._stop_goal)
         if self._prior is None:
             self.subscription("proposals", self._hear_proposals)
@@ -181,12 +182,15 @@ class MpcNode(PilotNode):
             alert_level=seen.alert_level,
         )
 
+    def _plan_ahead(self, seen: _Seen, tick: Tick) -> None:
+        self._mpc.plan_ahead(self._chosen(tick), seen.proposals)
+
     # --- act -----------------------------------------------------------------------------------------------------
 
     def _act(self, seen: _Seen, tick: Tick) -> None:
         age, self._tick = self.now() - seen.stamp, tick.index
         self._missed += age > self._spec.action.control_dt + self.params.latent_timeout
-        self._send(self._zero() if self._idle else tick.control)
+        self._send(self._chosen(tick))
         status = self._status(_state(tick, self._idle), self._idle or _reason(tick), tick.reward)
         status.solve_ms, status.observation_age = 1e3 * tick.solve_s, age
         if tick.plan is not None:
@@ -198,6 +202,9 @@ class MpcNode(PilotNode):
                 self._markers.publish(self._plan_markers(tick.plan.imagined))
         self._statuses.publish(status)
         self._reach_goal.progress(seen.latent, seen.signals, status.score)
+
+    def _chosen(self, tick: Tick) -> FloatArray:
+        return self._zero() if self._idle else tick.control
 
     def _refuse(self, _: _Seen, error: WorldpilotError) -> None:
         self._hold(str(error))

@@ -100,6 +100,7 @@ MPC = (
         4096,
     ),
     Param("replan_every", 1, "control steps for which a plan is followed", 1, 1000),
+    Param("plan_ahead", False, "make the next plan while the last control of the one before is in force"),
     Param("shrink", False, "replan for what is left of the horizon until a new one begins, not for all of it"),
     Param("correction", 0.0, "weight of a plan's newest error in the mean that corrects the next; 0: none", 0.0, 0.99),
     Param(

@@ -38,7 +38,6 @@ class SimNode(PilotNode):
         self._seed, self._faults = self.params.seed, []
         self._world.reset(seed=self._seed)
         self._elapsed = 0.0  # [s] of simulated time
-        self._began: float | None = None  # [s], the node's time at the first step
         self._ended = 0.0  # [s] since the robot has fallen
         self._observed = self.publisher("state" if self._state else "image")
         self._truth = self.publisher("ground_truth")
@@ -46,10 +45,7 @@ class SimNode(PilotNode):
         self._driver = self.driver(self._spec)
         self.service(InjectFault, "inject_fault", self._inject)
         self.service(Trigger, "reset", self._reset)
-        self.every(self._spec.control_dt, self._step)
-
-    def activate(self) -> None:
-        self._began = None
+        self._timer = self.every(self._spec.control_dt, self._step)
 
     def _step(self) -> None:
         control = self._driver()
@@ -76,9 +72,7 @@ class SimNode(PilotNode):
         """Of the step just taken: when it was due, so that a busy machine's jitter is not in the stamps."""
         if self.params.publish_clock:
             return self._elapsed
-        now, period = self.now(), self._spec.control_dt
-        self._began = now if self._began is None else self._began
-        return self._began + period * round((now - self._began) / period)
+        return self.now() - self._spec.control_dt + 1e-9 * self._timer.time_until_next_call()
 
     def _observation(self, stamp: float, control: FloatArray) -> Image | State:
         data = self._world.observe().data
