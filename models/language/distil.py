@@ -3,13 +3,14 @@
 The target answers prompts, greedily and under their grammars; at each token where it had a choice, its likeliest
 alternatives are kept. The draft learns that distribution, among what the grammar allowed (DistillSpec, 2310.08461:
 data of the target's own, Kullback-Leibler divergence to it). Its output is over the few tokens that occur. Its
-embeddings start as the target's principal components, so that words it has not seen begin where their likes are.
+embeddings start as the target's principal components, so that words it has not seen begin where their likes are; a
+larger one starts as some of the target's own layers.
 """
 
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ ALTERNATIVES = 64  # of the target, kept where it had a choice
 class DraftConfig:
     """A draft's sizes and how it is trained."""
 
+    target_layers: int = 0  # so many of the target's, evenly spaced, in place of the sizes from here to `rank`; 0: none
     layers: int = 2
     hidden_size: int = 256
     heads: int = 4
@@ -53,6 +55,8 @@ class DraftConfig:
     def __post_init__(self) -> None:
         if min(self.rank, self.head_size, self.steps, self.batch, self.evaluate_every) < 1:
             raise InvalidInput("draft: rank, head_size, steps, batch and evaluate_every must be at least 1")
+        if self.target_layers < 0:
+            raise InvalidInput(f"draft: target_layers must be at least 0, got {self.target_layers}")
         if self.hidden_size % self.heads:
             raise InvalidInput(f"draft: hidden_size must be a multiple of heads, got {self.hidden_size}, {self.heads}")
 
@@ -187,6 +191,8 @@ class FactorisedEmbedding(nn.Module):
 def new_draft(target: Llama, head_tokens: Sequence[int], config: DraftConfig) -> Llama:
     """An untrained draft of `target`; `embedding` is a `FactorisedEmbedding`."""
     torch.manual_seed(config.seed)
+    if config.target_layers:
+        return part_of(target, head_tokens, config.target_layers)
     sizes = LlamaConfig(
         vocab_size=target.config.vocab_size,
         hidden_size=config.hidden_size,
@@ -205,6 +211,30 @@ def new_draft(target: Llama, head_tokens: Sequence[int], config: DraftConfig) ->
     rows = embeddings @ directions[:, -config.rank :]
     columns = torch.randn(rows.shape[1], config.hidden_size) / rows.shape[1] ** 0.5
     draft.embedding = FactorisedEmbedding(rows / rows.std(0), columns)  # pyright: ignore[reportAttributeAccessIssue]
+    return draft
+
+
+def part_of(target: Llama, head_tokens: Sequence[int], layers: int) -> Llama:
+    """A draft that is some of the target's layers, evenly spaced, its first and last among them. Its embedding stays.
+
+    Args:
+        target: not packed.
+        head_tokens: that the draft can say.
+        layers: how many.
+
+    Raises:
+        InvalidInput: the target has not so many.
+    """
+    if not 2 <= layers <= target.config.layers:
+        raise InvalidInput(f"draft: target_layers must be between 2 and {target.config.layers}, got {layers}")
+    draft = Llama(replace(target.config, layers=layers, tied_embeddings=False), head_tokens=head_tokens)
+    kept = np.linspace(0, target.config.layers - 1, layers).round().astype(int)
+    for block, index in zip(draft.blocks, kept, strict=True):
+        block.load_state_dict(target.blocks[index].state_dict())
+    draft.norm.load_state_dict(target.norm.state_dict())
+    draft.head.weight.data.copy_(target.head.weight[list(head_tokens)])
+    embedding = FactorisedEmbedding(target.embedding.weight.detach().float().cpu(), torch.eye(target.config.hidden_size))
+    draft.embedding = embedding.requires_grad_(False)  # pyright: ignore[reportAttributeAccessIssue]
     return draft
 
 

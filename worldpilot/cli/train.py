@@ -24,6 +24,7 @@ DRAFT_SETTINGS = (
     "kv_heads",
     "intermediate_size",
     "head_size",
+    "target_layers",
     "seed",
 )
 
@@ -84,6 +85,7 @@ def _add_draft(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--questions", type=int, default=60, help="answered freely")
     sub.add_argument("--device", default="cpu", help="cpu or cuda:N (default: cpu)")
     sub.add_argument("--threads", type=int, default=None, help="torch threads")
+    sub.add_argument("--learning-rate", type=float, default=None, help="the highest (default: 0.002)")
     for name in DRAFT_SETTINGS:
         sub.add_argument(f"--{name.replace('_', '-')}", type=int, default=None, help="see models/language/distil.py")
 
@@ -127,7 +129,8 @@ def _run_draft(args: argparse.Namespace) -> int:
     from worldpilot.models.language.distil import DraftConfig
     from worldpilot.reasoning.draft import make_draft
 
-    given = {name: getattr(args, name) for name in DRAFT_SETTINGS if getattr(args, name) is not None}
+    names = (*DRAFT_SETTINGS, "learning_rate")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     manifest = make_draft(
         args.target,
         DraftConfig(**given),

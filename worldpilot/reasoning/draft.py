@@ -75,7 +75,7 @@ def make_draft(
         command: what this is done by, for the manifest.
         device: does it.
     """
-    model, tokenizer = loaders.load(target, "bfloat16", device)
+    model, tokenizer = loaders.load(target, "bfloat16", device, pack=not config.target_layers)
     asked = _instructions(tokenizer, instructions, config.seed)
     held = _instructions(tokenizer, max(1, instructions // 10), config.seed, validation=True)
     draft, about = train_draft(

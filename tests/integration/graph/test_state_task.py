@@ -14,7 +14,7 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 from worldpilot_msgs.msg import PlannerStatus
 from worldpilot_msgs.srv import SwapReward
-from worldpilot_nodes import qos
+from worldpilot_nodes import convert, qos
 from worldpilot_nodes.base import InForce
 from worldpilot_nodes.commands import JointCommands, TwistCommands, carried
 from worldpilot_nodes.convert import message_class, state_message
@@ -82,6 +82,31 @@ def test_a_standing_reward_counts_whatever_is_swapped_in(running: Any) -> None:
     ).message
     standing = json.loads(graphs.load().settings("quadruped", "mpc")["standing_reward"])["terms"]
     assert [name.startswith("standing_") for name in status.term_names] == [False, *[True] * len(standing)]
+
+
+def test_a_step_is_stamped_with_the_moment_it_was_due(running: Any) -> None:
+    begin = time.monotonic()
+    time.sleep(1.0)
+    now = running.probe.node.get_clock().now().nanoseconds * 1e-9 - time.monotonic()
+    heard = running.probe.since("state", begin)
+    stamps = np.array([convert.seconds(state.message.header.stamp) for state in heard])
+    steps = np.diff(stamps) / ACTION.control_dt
+    assert len(stamps) > 20
+    assert steps.min() > 0.5  # no two steps have one stamp
+    np.testing.assert_allclose(steps, np.round(steps), atol=0.05)  # nor is there jitter in them
+    assert min(now + state.at - stamp for state, stamp in zip(heard, stamps, strict=True)) > 0  # nor a future
+
+
+def test_a_plan_that_was_made_ahead_is_not_waited_for(running: Any) -> None:
+    begin = time.monotonic()
+    time.sleep(3.0)
+    latents = np.array([latent.at for latent in running.probe.since("latent", begin)])
+    statuses = [s for s in running.probe.since("planner_status", begin) if s.at > latents[0]]
+    took = np.array([1e-3 * s.message.solve_ms for s in statuses])
+    waited = np.array([s.at - latents[latents < s.at][-1] for s in statuses])
+    plans = took > 5 * np.median(took)  # one tick in six begins a new one, the others follow it
+    assert plans.sum() > 10
+    assert np.median(waited[plans]) < 0.5 * np.median(took[plans])
 
 
 def test_an_episode_begins_when_asked(running: Any) -> None:

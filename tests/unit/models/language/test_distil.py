@@ -28,6 +28,7 @@ from worldpilot.models.language.distil import (
     generate_all,
     measure,
     new_draft,
+    part_of,
     train_draft,
 )
 from worldpilot.models.language.grammar import JsonGrammar
@@ -162,6 +163,26 @@ def test_it_learns_its_target(model: Model, requests: list[Request], tmp_path: P
     assert after["agreement"] > after["agreement_choices"]
     assert about["data"] == {"texts": 10, "tokens": after["tokens"]}
     assert about["metrics"]["held_out"]["constrained"]["texts"] == 2
+
+
+def test_a_draft_of_all_its_targets_layers_is_the_target(model: Model) -> None:
+    target, _, _ = model
+    said, text = [3, 7, 11], torch.tensor([3, 4, 5, 6])
+    whole = part_of(target, said, target.config.layers).requires_grad_(False)
+    torch.testing.assert_close(whole(text, whole.cache(8)), target(text, target.cache(8))[:, said])
+    for wrong in (1, target.config.layers + 1):
+        with pytest.raises(InvalidInput, match="target_layers must be between 2"):
+            part_of(target, said, wrong)
+
+
+def test_a_part_of_its_target_is_trained_but_for_its_embedding(
+    model: Model, requests: list[Request], tmp_path: Path
+) -> None:
+    target, _, _ = model
+    draft, _ = train(model, requests, tmp_path, target_layers=2)
+    begun = part_of(target, [3], 2)
+    torch.testing.assert_close(draft.embedding.weight, begun.embedding.weight, rtol=0, atol=0)
+    assert not torch.equal(draft.blocks[0].qkv.weight, begun.blocks[0].qkv.weight)  # pyright: ignore
 
 
 def test_interrupted_it_becomes_the_same_draft(
