@@ -233,7 +233,9 @@ def part_of(target: Llama, head_tokens: Sequence[int], layers: int) -> Llama:
         block.load_state_dict(target.blocks[index].state_dict())
     draft.norm.load_state_dict(target.norm.state_dict())
     draft.head.weight.data.copy_(target.head.weight[list(head_tokens)])
-    embedding = FactorisedEmbedding(target.embedding.weight.detach().float().cpu(), torch.eye(target.config.hidden_size))
+    embedding = FactorisedEmbedding(
+        target.embedding.weight.detach().float().cpu(), torch.eye(target.config.hidden_size)
+    )
     draft.embedding = embedding.requires_grad_(False)  # pyright: ignore[reportAttributeAccessIssue]
     return draft
 
