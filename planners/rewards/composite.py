@@ -38,10 +38,11 @@ class CompositeReward:
 
     @property
     def target(self) -> Mapping[str, float]:
-        """Signals that the terms want to be at a value; of two that disagree the first counts."""
+        """Signals that the terms want to be at a value; of two that disagree the first counts, and none whose weight
+        is not positive."""
         merged: dict[str, float] = {}
-        for reward in self.rewards:
-            target = reward.target() if isinstance(reward, RewardPlugin) else {}
+        for term, reward in zip(self.spec.terms, self.rewards, strict=True):
+            target = reward.target() if isinstance(reward, RewardPlugin) and term.weight > 0 else {}
             merged = {**target, **merged}
         return merged
 

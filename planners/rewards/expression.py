@@ -10,7 +10,7 @@ of weights.
 import ast
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
@@ -60,6 +60,7 @@ class Expression(RewardPlugin):
     when: When = param("mean", help="which step of the horizon counts")
     discount: float = param(1.0, low=0.0, high=1.0, help="worth of an improvement one model step later")
     compiled: Compiled | None = bound()
+    wanted: Mapping[str, float] | None = bound()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,7 +72,13 @@ class Expression(RewardPlugin):
         return tuple(sorted(read - {"pi", *_FUNCTIONS}))
 
     def bind(self, context: RewardContext) -> Self:
-        return replace(self, compiled=compile_expression(self.expression, units(context.model_spec)))
+        spec = context.model_spec
+        signals = {signal.name for signal in spec.signals}
+        wanted = {name: value for name, value in targets(parse(self.expression)).items() if name in signals}
+        return replace(self, compiled=compile_expression(self.expression, units(spec)), wanted=wanted)
+
+    def target(self) -> Mapping[str, float]:
+        return self.wanted or {}
 
     def score(self, rollouts: Rollouts) -> FloatArray:
         if self.compiled is None:
@@ -302,6 +309,74 @@ def _fold(ufunc: Any, values: list[Values]) -> Values:
     for value in values[1:]:
         result = ufunc(result, value)
     return result
+
+
+# --- what it wants -----------------------------------------------------------------------------------------------
+
+
+def targets(tree: ast.expr) -> dict[str, float]:
+    """The names that an expression wants at a value: whose distance from one it punishes, as -abs(x - 0.1) does,
+    -(x - 0.1)**2, -hypot(x, y - 0.1) or exp(-x**2). One that it wants at two values is left out."""
+    found: dict[str, set[float]] = {}
+    for name, value in _punished(tree, 1.0):
+        found.setdefault(name, set()).add(value)
+    return {name: values.pop() for name, values in found.items() if len(values) == 1}
+
+
+def _punished(node: ast.expr, sign: float) -> Iterator[tuple[str, float]]:
+    """Names, and the values from which `sign` times this part of a sum punishes any distance."""
+    match node:
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            yield from _punished(operand, -sign)
+        case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as op, right=right):
+            yield from _punished(left, sign)
+            yield from _punished(right, sign if isinstance(op, ast.Add) else -sign)
+        case ast.BinOp(left=left, op=ast.Mult() | ast.Div() as op, right=right):
+            if (factor := _value(right)) is not None:
+                yield from _punished(left, sign * factor)
+            elif isinstance(op, ast.Mult) and (factor := _value(left)) is not None:
+                yield from _punished(right, sign * factor)
+        case ast.Call(func=ast.Name(id="sqrt" | "exp" | "log" | "tanh"), args=[arg]):  # grow with what they are given
+            yield from _punished(arg, sign)
+        case ast.Call(func=ast.Name(id="abs" | "hypot")) if sign < 0:
+            yield from _zeros(node)
+        case ast.BinOp(left=base, op=ast.Pow(), right=ast.Constant(value=2 | 4 | 6 | 8)) if sign < 0:
+            yield from _zeros(base)
+
+
+def _zeros(node: ast.expr) -> Iterator[tuple[str, float]]:
+    """Names, and the values at which this is zero; none where that can't be told of each by itself."""
+    match node:
+        case ast.Name(id=name) if name != "pi":
+            yield name, 0.0
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            yield from _zeros(operand)
+        case ast.Call(func=ast.Name(id="abs" | "hypot"), args=args):
+            for arg in args:
+                yield from _zeros(arg)
+        case (
+            ast.BinOp(left=a, op=ast.Sub() | ast.Add() as op, right=b)
+            | ast.Call(func=ast.Name(id="angle_diff") as op, args=[a, b])
+        ):
+            name, other = (a, b) if isinstance(a, ast.Name) else (b, a)
+            value = _value(other)
+            if isinstance(name, ast.Name) and value is not None:
+                yield name.id, -value if isinstance(op, ast.Add) else value
+        case ast.BinOp(left=left, op=ast.Mult() | ast.Div(), right=right):
+            if _value(right):
+                yield from _zeros(left)
+            elif _value(left) and isinstance(node.op, ast.Mult):
+                yield from _zeros(right)
+
+
+def _value(node: ast.expr) -> float | None:
+    """Of an expression without names, if it has one."""
+    try:
+        with np.errstate(all="ignore"):
+            value = float(_number(_translate(node, {})).function({}))
+    except (RewardError, UnknownName):
+        return None
+    return value if math.isfinite(value) else None
 
 
 # --- units -------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from worldpilot.contracts import WorldModel
 from worldpilot.errors import RewardError, UnknownName
 from worldpilot.planners.rewards.base import RewardContext
 from worldpilot.planners.rewards.expression import Environment, Expression, compile_expression, parse_unit, units
+from worldpilot.planners.rewards.registry import build, parse_spec
 from worldpilot.types import Rollouts
 
 
@@ -38,6 +39,40 @@ def test_means_what_it_says(text: str, value, point: WorldModel, rollouts: Rollo
     expected = value(names["block_x"], names["block_y"], names["block_yaw"])
     found = compile_expression(text, units(point.spec)).function(names)
     np.testing.assert_allclose(np.broadcast_to(found, (16, 4)), np.broadcast_to(expected, (16, 4)), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("text", "wants"),
+    [
+        ("-abs(block_x - 0.1)", {"block_x": 0.1}),
+        ("-(0.1 - block_x)**2 - 3 * (block_y + 0.2)**2", {"block_x": 0.1, "block_y": -0.2}),
+        ("2 - hypot(block_x, block_y - 0.1) / 4", {"block_x": 0.0, "block_y": 0.1}),
+        ("-0.01 * angle_diff(block_yaw, pi / 4)**2", {"block_yaw": np.pi / 4}),
+        ("-abs(angle_diff(deg(90), block_yaw))", {"block_yaw": np.pi / 2}),
+        ("exp(-(10 * (block_x - 0.1))**2) - sqrt(block_y**2)", {"block_x": 0.1, "block_y": 0.0}),
+        ("-(abs(block_x) * -2) * -1", {"block_x": 0.0}),
+        ("-abs(block_x - 0.1) + 0.5 * block_y", {"block_x": 0.1}),
+        ("abs(block_x - 0.1) - -abs(block_y)", {}),  # away from it
+        ("0 * abs(block_x) - abs(block_x - block_y)", {}),
+        ("-abs(block_x - 0.1) - abs(block_x + 0.1)", {}),  # at two values
+        ("-abs(block_x - 1 / 0) - max(abs(block_y) - 0.1, 0)", {}),
+        ("-block_y**3", {}),
+        ("-abs(vx - 0.1)", {}),  # no signal
+        ("min(block_x, 0.1)", {}),
+    ],
+)
+def test_it_tells_what_it_wants_at_a_value(text: str, wants: dict[str, float], point: WorldModel) -> None:
+    found = Expression(text).bind(RewardContext(point.spec)).target()
+    assert found.keys() == wants.keys()
+    assert [found[name] for name in wants] == pytest.approx(list(wants.values()))
+
+
+def test_what_a_term_of_negative_weight_wants_is_no_target(point: WorldModel) -> None:
+    terms = [
+        {"plugin": "expression", "weight": w, "params": {"expression": f"-abs(block_{n})"}}
+        for w, n in ((-1, "x"), (2, "y"))
+    ]
+    assert build(parse_spec({"terms": terms}), RewardContext(point.spec)).target == {"block_y": 0.0}
 
 
 def test_controls_speed_and_time(point: WorldModel, rollouts: Rollouts) -> None:
