@@ -24,9 +24,9 @@ SWAP_EXPRESSION: dict[str, Any] = {
         {
             "plugin": "expression",
             "params": {
-                "expression": "-block_x**2 - block_y**2 - 0.0064 * angle_diff(block_yaw, pi/4)**2"
-                " - 0.1 * max(hypot(pusher_x - block_x, pusher_y - block_y) - 0.06, 0)**2",
-                "when": "best",
+                "expression": "-block_x**2 - block_y**2 - 0.01 * angle_diff(block_yaw, pi/4)**2"
+                " - 0.05 * max(hypot(pusher_x - block_x, pusher_y - block_y) - 0.06, 0)**2",
+                "when": "last",
                 "discount": 0.9,
             },
         }
