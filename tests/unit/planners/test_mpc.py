@@ -14,9 +14,10 @@ from worldpilot.planners.gate import Gate, GateConfig, GateState
 from worldpilot.planners.mpc import Mpc, Tick
 from worldpilot.planners.rewards.registry import parse_spec, reward_id
 from worldpilot.planners.solvers import make
-from worldpilot.types import AlertLevel, FloatArray, History, RewardSpec, Rollouts
+from worldpilot.types import AlertLevel, FloatArray, History, RewardSpec
 
 DT = 0.1
+ORIGIN: FloatArray = np.zeros(2, np.float32)
 
 
 def pose(x: float, y: float) -> RewardSpec:
@@ -38,6 +39,11 @@ def drive(mpc: Mpc, position: np.ndarray, steps: int) -> tuple[np.ndarray, list[
         control = ticks[-1].control
         position = position + control * np.float32(DT)
     return position, ticks
+
+
+def moved(position: FloatArray, control: FloatArray) -> FloatArray:
+    """Where the point is one control step later."""
+    return np.asarray(position + DT * control, np.float32)
 
 
 def test_reaches_the_goal(point: WorldModel) -> None:
@@ -155,65 +161,48 @@ def test_a_shrinking_horizon_need_not_be_whole_model_steps(point: WorldModel) ->
 
 def ahead_drive(mpc: Mpc, steps: int) -> tuple[FloatArray, list[Tick]]:
     """Close the loop around the point, planning ahead after each control that is sent."""
-    position, control, ticks = np.zeros(2, np.float32), np.zeros(2, np.float32), []
+    position, control, ticks = ORIGIN, ORIGIN, list[Tick]()
     for _ in range(steps):
         ticks.append(mpc.tick(position, control, None))
         control = ticks[-1].control
         mpc.plan_ahead(control, None)
-        position = position + control * np.float32(DT)
+        position = moved(position, control)
     return position, ticks
 
 
-class Imagining:
-    """A model that counts how often it is asked."""
-
-    def __init__(self, model: WorldModel) -> None:
-        self.model, self.rollouts = model, 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
-
-    def rollout(self, *args: Any) -> Rollouts:
-        self.rollouts += 1
-        return self.model.rollout(*args)
-
-
-def test_a_plan_made_ahead_is_begun_without_planning(point: WorldModel) -> None:
-    model = Imagining(point)
-    mpc = controller(model, pose(0.2, -0.1), replan_every=3)
-    position, control, counts = np.zeros(2, np.float32), np.zeros(2, np.float32), []
-    for _ in range(10):
-        before = model.rollouts
-        tick = mpc.tick(position, control, None)
-        between = model.rollouts
-        mpc.plan_ahead(tick.control, None)
-        counts.append((between > before, model.rollouts > between))
-        control = tick.control
-        position = position + control * np.float32(DT)
-    assert [asked for asked, _ in counts] == [True] + 9 * [False]  # only the first plan is waited for
-    assert [ahead for _, ahead in counts] == [False, False, True] * 3 + [False]
+def test_a_plan_made_ahead_is_begun_without_planning(point: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    mpc, rollout, asked = controller(point, pose(0.2, -0.1), replan_every=3), point.rollout, list[str]()
+    position, control = ORIGIN, ORIGIN
+    for step in range(10):
+        monkeypatch.setattr(point, "rollout", lambda *args, step=step: asked.append(f"tick {step}") or rollout(*args))
+        control = mpc.tick(position, control, None).control
+        monkeypatch.setattr(point, "rollout", lambda *args, step=step: asked.append(f"after {step}") or rollout(*args))
+        mpc.plan_ahead(control, None)
+        position = moved(position, control)
+    assert set(asked) == {"tick 0", "after 2", "after 5", "after 8"}  # only the first plan is waited for
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.1, 0.05])
 def test_what_a_plan_made_ahead_imagines_comes_true(point: WorldModel, delay: float) -> None:
     mpc = controller(point, pose(0.3, 0.2), replan_every=6, delay=delay)
-    pending, position, control = PendingControls(point.spec.action, delay), np.zeros(2, np.float32), np.zeros(2)
-    positions, ticks = [position], []
+    pending, control = PendingControls(point.spec.action, delay), ORIGIN
+    positions, ticks = [ORIGIN], list[Tick]()
     for _ in range(13):
-        ticks.append(mpc.tick(position, control.astype(np.float32), None))
+        ticks.append(mpc.tick(positions[-1], control, None))
         control = ticks[-1].control
         mpc.plan_ahead(control, None)
-        position = position + pending.send(control) * np.float32(DT)
-        positions.append(position)
+        positions.append(moved(positions[-1], pending.send(control)))
     plan = ticks[6].plan  # made of the observation before; its first model step ends five control steps after that
     assert plan is not None
     assert plan.imagined.signals["block_x"][0, 0] == pytest.approx(positions[10][0], abs=1e-5)
 
 
 def test_planning_ahead_reaches_the_goal_the_same_way_twice(point: WorldModel) -> None:
-    runs = [ahead_drive(controller(point, pose(0.2, -0.1), replan_every=3), 30) for _ in range(2)]
-    np.testing.assert_allclose(runs[0][0], [0.2, -0.1], atol=0.02)
-    np.testing.assert_array_equal(*([tick.control for tick in ticks] for _, ticks in runs))
+    (position, first), (_, second) = (
+        ahead_drive(controller(point, pose(0.2, -0.1), replan_every=3), 30) for _ in range(2)
+    )
+    np.testing.assert_allclose(position, [0.2, -0.1], atol=0.02)
+    np.testing.assert_array_equal([tick.control for tick in first], [tick.control for tick in second])
 
 
 @pytest.mark.parametrize("undone_by", ["swap", "hold", "interruption"])
