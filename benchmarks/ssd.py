@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--target", default="reasoning")
     parser.add_argument("--draft", default="draft")
     parser.add_argument("--dtype", default="auto", help="of the target (default: the fastest here; --check: float32)")
-    parser.add_argument("--draft-dtype", default="float32", help="of the draft (default: float32, best for a small one)")
+    parser.add_argument("--draft-dtype", default="float32", help="of the draft (default: float32, for small ones)")
     parser.add_argument("--device", default="cpu", help="the target's: cpu or cuda:N (default: cpu)")
     parser.add_argument("--draft-device", default="cpu", help="the draft's (default: cpu)")
     parser.add_argument("--lookahead", type=int, help="K (default: from the times measured)")
