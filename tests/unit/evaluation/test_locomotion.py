@@ -60,7 +60,7 @@ def test_a_robot_that_is_held_at_first_stands_and_is_measured_afterwards(legged:
 def test_planners_plan_as_the_graph_of_the_task_does() -> None:
     planning, mpc = Planning.of("quadruped"), graph.load().settings("quadruped", "mpc")
     assert planning.replan == mpc["replan_every"] != Planning().replan
-    assert planning.proposals == graph.load().settings("quadruped", "action_prior")["count"]
+    assert planning.proposals == mpc["propose"]
     assert planning.solver == json.loads(mpc["solver_settings"])
     assert planning.standing is not None
     assert to_dict(planning.standing) == to_dict(parse_spec(mpc["standing_reward"]))
@@ -69,6 +69,7 @@ def test_planners_plan_as_the_graph_of_the_task_does() -> None:
     pushes, mpc = Planning.of("push_t"), graph.load().settings("push_t", "mpc")
     assert pushes.correction == mpc["correction"]
     assert pushes.escape == EscapeConfig(mpc["escape_after"])
+    assert pushes.proposals == graph.load().settings("push_t", "action_prior")["count"]
 
 
 def test_trials_that_were_recorded_are_not_run_again(legged: Artifact, tmp_path: Path) -> None:
