@@ -70,7 +70,7 @@ class MpcNode(PilotNode):
         self._commands = self.publisher(self._how.topic)
         self._statuses = self.publisher("planner_status")
         self._markers = self.publisher("plan_markers")
-        ahead = self._plan_ahead if self.params.plan_ahead else None
+        ahead = self._plan_ahead if self.params.plan_ahead and not self.params.policy else None  # it takes no time
         self._worker = self.worker(self._plan, self._act, self._refuse, ahead)
         self._reach_goal = ReachGoalServer(self, self._start_goal, self._stop_goal)
         if self._prior is None:
