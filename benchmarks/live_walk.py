@@ -1,8 +1,8 @@
 """Does it walk in its graph, and is a broken joint noticed there? Real time, real messages, on an idle machine.
 
     . .venv/ros_env.bash && python benchmarks/live_walk.py walker --json docs/results/live_walker.json
-    python benchmarks/live_walk.py quadruped --params '{"joint": 8, "fraction": 0.05}' --seconds 8 \\
-        --asked 10 --json docs/results/live_quadruped.json
+    python benchmarks/live_walk.py quadruped --params '{"joint": 8, "fraction": 0.05}' --episodes 10 --broken 10 \\
+        --seconds 7 --asked 6 --json docs/results/live_quadruped.json
 
 Episodes that are left alone for some seconds after the planner was let go, then others in which a joint is weakened
 on the way. An alarm is an alert at which the robot is held; one that comes after a fall does not count. With `--asked`,
@@ -65,21 +65,20 @@ def run_asked(client: Client, wanted: asked.Asked, seconds: float, first: str, u
     """An episode under the graph's own reward, `first` (JSON), then for `seconds` [s] under another one."""
     client.swap_reward(first)
     begin_episode(client)
-    before = watch(client, UNDER_WAY)
-    if before["fell_after"] is None:
-        client.swap_reward(to_dict(wanted.reward))
-        begin, rows, seen = time.monotonic(), list[dict[str, float]](), None
-        while time.monotonic() - begin < seconds and not signal(client, "fallen"):
-            if client.truth is not seen:
-                seen = client.truth
-                rows.append({s.name: s.value for s in seen.signals} | {"after": time.monotonic() - begin})
-            time.sleep(0.003)
-        fell = time.monotonic() - begin if signal(client, "fallen") else None
-        rows = [row for row in rows if row["after"] >= SETTLES] or rows[-1:]
-        signals = {name: np.array([row[name] for row in rows], np.float32) for name in units}
-        means = {quantity: asked.mean(quantity, signals, units) for quantity in wanted.quantities}
-        return {"under_way": True, "means": means, "fell_after": fell}
-    return {"under_way": False}
+    if watch(client, UNDER_WAY)["fell_after"] is not None:
+        return {"under_way": False}
+    client.swap_reward(to_dict(wanted.reward))
+    begin, rows, seen = time.monotonic(), list[dict[str, float]](), None
+    while time.monotonic() - begin < seconds and not signal(client, "fallen"):
+        if client.truth is not seen:
+            seen = client.truth
+            rows.append({s.name: s.value for s in seen.signals} | {"after": time.monotonic() - begin})
+        time.sleep(0.003)
+    fell = time.monotonic() - begin if signal(client, "fallen") else None
+    rows = [row for row in rows if row["after"] >= SETTLES] or rows[-1:]
+    signals = {name: np.array([row[name] for row in rows], np.float32) for name in units}
+    means = {quantity: asked.mean(quantity, signals, units) for quantity in wanted.quantities}
+    return {"under_way": True, "means": means, "fell_after": fell}
 
 
 def watch(client: Client, seconds: float) -> Episode:

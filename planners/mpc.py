@@ -17,7 +17,6 @@ from worldpilot.planners.gate import Gate, GateDecision, GateState
 from worldpilot.planners.rewards import registry
 from worldpilot.planners.rewards.base import RewardContext, difference
 from worldpilot.planners.rewards.composite import CompositeReward
-from worldpilot.planners.solvers.base import shift
 from worldpilot.planners.solvers.sample import Sample
 from worldpilot.planners.stall import EscapeConfig, StallDetector
 from worldpilot.types import AlertLevel, FloatArray, History, ModelSpec, Plan, RewardSpec, Rollouts
@@ -124,27 +123,6 @@ class _Late(_Around):
     def rollout(self, history: History, actions: FloatArray, previous_control: FloatArray) -> Rollouts:
         rollouts = super().rollout(history, self._pending.effect(actions), previous_control)
         return replace(rollouts, actions=actions)
-
-
-class _After(_Around):
-    """A model for which plans begin one control step from now, after a control that is already sent, of shape (U,)."""
-
-    def __init__(self, model: WorldModel, sent: FloatArray) -> None:
-        super().__init__(model)
-        self._sent = sent
-
-    def predict(self, history: History, actions: FloatArray) -> FloatArray:
-        return super().predict(history, self._from_now(actions))
-
-    def rollout(self, history: History, actions: FloatArray, previous_control: FloatArray) -> Rollouts:
-        rollouts = super().rollout(history, self._from_now(actions), previous_control)
-        return replace(rollouts, actions=actions)
-
-    def _from_now(self, actions: FloatArray) -> FloatArray:
-        """What plans of shape (N, H, A) come to from now on, of the same shape: their last control is left out."""
-        controls = self.spec.action.controls(actions)
-        first = np.broadcast_to(self._sent, (len(controls), 1, self._sent.size))
-        return self.spec.action.actions(np.concatenate([first, controls[:, :-1]], axis=1))
 
 
 class _Corrected(_Around):
@@ -359,7 +337,7 @@ class Mpc:
         try:
             history = self._history.history(self._model.spec.history)
             steps = self._left(self._pending.periods + 1)
-            plan = self._plan(history, proposals, active, control, steps, sent=control)
+            plan = self._plan(history, proposals, active, control, steps, ahead=True)
             self._next = replace(plan, solve_s=time.perf_counter() - start)
         except InvalidInput:
             self._next = None  # the tick meets the same, and says so
@@ -471,9 +449,9 @@ class Mpc:
         steps: int,
         *,
         stalled: bool = False,
-        sent: FloatArray | None = None,
+        ahead: bool = False,
     ) -> Plan:
-        """Propose, imagine, score, choose: from now on, or from the control step after the one that is `sent`, (U,)."""
+        """Propose, imagine, score, choose: from now on, or `ahead`: from when `previous_control`, just sent, ends."""
         if active is None:
             raise NotReady("no reward is active; swap one in")
         objective = _Objective(active.reward, self._standing)
@@ -484,9 +462,11 @@ class Mpc:
             self._solver.reset()  # its last plan is what did not help
             self._spent, steps = 0, self._model.spec.horizon
         model, solver = self._corrected or self._model, self._sample if self._escapes else self._solver
-        if sent is not None:
+        if ahead:
             action = self._model.spec.action
-            model, candidates = _After(model, sent), action.actions(shift(action.controls(candidates), 1))
+            sent = PendingControls(action, action.control_dt)
+            sent.send(previous_control)
+            model, candidates = _Late(model, sent), sent.ahead(candidates)
         plan = solver.solve(model, history, candidates, objective, previous_control, self._rng, steps)
         self._population = objective.last
         return replace(plan, terms=objective.terms(plan.imagined))

@@ -331,11 +331,10 @@ def _punished(node: ast.expr, sign: float) -> Iterator[tuple[str, float]]:
         case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as op, right=right):
             yield from _punished(left, sign)
             yield from _punished(right, sign if isinstance(op, ast.Add) else -sign)
-        case ast.BinOp(left=left, op=ast.Mult() | ast.Div() as op, right=right):
-            if (factor := _value(right)) is not None:
-                yield from _punished(left, sign * factor)
-            elif isinstance(op, ast.Mult) and (factor := _value(left)) is not None:
-                yield from _punished(right, sign * factor)
+        case ast.BinOp(op=ast.Mult() | ast.Div()):
+            factor, scaled = _factor(node)
+            if factor:
+                yield from _punished(scaled, sign * factor)
         case ast.Call(func=ast.Name(id="sqrt" | "exp" | "log" | "tanh"), args=[arg]):  # grow with what they are given
             yield from _punished(arg, sign)
         case ast.Call(func=ast.Name(id="abs" | "hypot")) if sign < 0:
@@ -362,11 +361,19 @@ def _zeros(node: ast.expr) -> Iterator[tuple[str, float]]:
             value = _value(other)
             if isinstance(name, ast.Name) and value is not None:
                 yield name.id, -value if isinstance(op, ast.Add) else value
-        case ast.BinOp(left=left, op=ast.Mult() | ast.Div(), right=right):
-            if _value(right):
-                yield from _zeros(left)
-            elif _value(left) and isinstance(node.op, ast.Mult):
-                yield from _zeros(right)
+        case ast.BinOp(op=ast.Mult() | ast.Div()):
+            factor, scaled = _factor(node)
+            if factor:
+                yield from _zeros(scaled)
+
+
+def _factor(node: ast.BinOp) -> tuple[float, ast.expr]:
+    """The number by which a product or a quotient scales, and what; 0 if there is none."""
+    if (value := _value(node.right)) is not None:
+        return value, node.left
+    if isinstance(node.op, ast.Mult) and (value := _value(node.left)) is not None:
+        return value, node.right
+    return 0.0, node
 
 
 def _value(node: ast.expr) -> float | None:

@@ -15,18 +15,19 @@ if TYPE_CHECKING:
 
 Config = TypeVar("Config", bound=Any)
 
-DRAFT_SETTINGS = (
-    "steps",
-    "batch",
-    "layers",
-    "hidden_size",
-    "heads",
-    "kv_heads",
-    "intermediate_size",
-    "head_size",
-    "target_layers",
-    "seed",
-)
+DRAFT_SETTINGS = {
+    "steps": int,
+    "batch": int,
+    "layers": int,
+    "hidden_size": int,
+    "heads": int,
+    "kv_heads": int,
+    "intermediate_size": int,
+    "head_size": int,
+    "target_layers": int,
+    "learning_rate": float,
+    "seed": int,
+}
 
 
 SIZES = ("history", "horizon", "members", "hidden", "layers", "sampler_steps")  # of dynamics
@@ -85,9 +86,8 @@ def _add_draft(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--questions", type=int, default=60, help="answered freely")
     sub.add_argument("--device", default="cpu", help="cpu or cuda:N (default: cpu)")
     sub.add_argument("--threads", type=int, default=None, help="torch threads")
-    sub.add_argument("--learning-rate", type=float, default=None, help="the highest (default: 0.002)")
-    for name in DRAFT_SETTINGS:
-        sub.add_argument(f"--{name.replace('_', '-')}", type=int, default=None, help="see models/language/distil.py")
+    for name, kind in DRAFT_SETTINGS.items():
+        sub.add_argument(f"--{name.replace('_', '-')}", type=kind, default=None, help="see models/language/distil.py")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -129,8 +129,7 @@ def _run_draft(args: argparse.Namespace) -> int:
     from worldpilot.models.language.distil import DraftConfig
     from worldpilot.reasoning.draft import make_draft
 
-    names = (*DRAFT_SETTINGS, "learning_rate")
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    given = {name: getattr(args, name) for name in DRAFT_SETTINGS if getattr(args, name) is not None}
     manifest = make_draft(
         args.target,
         DraftConfig(**given),

@@ -31,19 +31,21 @@ def controller(model: WorldModel, reward: RewardSpec | None = None, **settings: 
     return Mpc(model, make("ssr", samples=32), reward, gate, seed=0, **settings)
 
 
-def drive(mpc: Mpc, position: np.ndarray, steps: int) -> tuple[np.ndarray, list[Tick]]:
-    """Close the loop around the point for some control steps."""
-    control, ticks = np.zeros(2, np.float32), []
-    for _ in range(steps):
-        ticks.append(mpc.tick(position, control, None))
-        control = ticks[-1].control
-        position = position + control * np.float32(DT)
-    return position, ticks
-
-
 def moved(position: FloatArray, control: FloatArray) -> FloatArray:
     """Where the point is one control step later."""
     return np.asarray(position + DT * control, np.float32)
+
+
+def drive(mpc: Mpc, position: FloatArray, steps: int, ahead: bool = False) -> tuple[FloatArray, list[Tick]]:
+    """Close the loop around the point for some control steps; `ahead`: plan ahead after each control that is sent."""
+    control, ticks = ORIGIN, list[Tick]()
+    for _ in range(steps):
+        ticks.append(mpc.tick(position, control, None))
+        control = ticks[-1].control
+        if ahead:
+            mpc.plan_ahead(control, None)
+        position = moved(position, control)
+    return position, ticks
 
 
 def test_reaches_the_goal(point: WorldModel) -> None:
@@ -159,17 +161,6 @@ def test_a_shrinking_horizon_need_not_be_whole_model_steps(point: WorldModel) ->
     assert lengths == [4, 4, 3, 3, 2, 1, 1]
 
 
-def ahead_drive(mpc: Mpc, steps: int) -> tuple[FloatArray, list[Tick]]:
-    """Close the loop around the point, planning ahead after each control that is sent."""
-    position, control, ticks = ORIGIN, ORIGIN, list[Tick]()
-    for _ in range(steps):
-        ticks.append(mpc.tick(position, control, None))
-        control = ticks[-1].control
-        mpc.plan_ahead(control, None)
-        position = moved(position, control)
-    return position, ticks
-
-
 def test_a_plan_made_ahead_is_begun_without_planning(point: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
     mpc, rollout, asked = controller(point, pose(0.2, -0.1), replan_every=3), point.rollout, list[str]()
     position, control = ORIGIN, ORIGIN
@@ -199,7 +190,7 @@ def test_what_a_plan_made_ahead_imagines_comes_true(point: WorldModel, delay: fl
 
 def test_planning_ahead_reaches_the_goal_the_same_way_twice(point: WorldModel) -> None:
     (position, first), (_, second) = (
-        ahead_drive(controller(point, pose(0.2, -0.1), replan_every=3), 30) for _ in range(2)
+        drive(controller(point, pose(0.2, -0.1), replan_every=3), ORIGIN, 30, ahead=True) for _ in range(2)
     )
     np.testing.assert_allclose(position, [0.2, -0.1], atol=0.02)
     np.testing.assert_array_equal([tick.control for tick in first], [tick.control for tick in second])
@@ -208,7 +199,7 @@ def test_planning_ahead_reaches_the_goal_the_same_way_twice(point: WorldModel) -
 @pytest.mark.parametrize("undone_by", ["swap", "hold", "interruption"])
 def test_a_plan_made_ahead_is_undone_by_what_comes_between(point: WorldModel, undone_by: str) -> None:
     mpc = controller(point, pose(0.2, -0.1), replan_every=3)
-    position, ticks = ahead_drive(mpc, 3)
+    position, ticks = drive(mpc, ORIGIN, 3, ahead=True)
     assert not mpc.plans_next
     if undone_by == "swap":
         assert mpc.swap(pose(-0.2, 0.1)).accepted
@@ -225,7 +216,7 @@ def test_a_plan_made_ahead_is_undone_by_what_comes_between(point: WorldModel, un
 
 def test_planning_ahead_keeps_to_a_shrinking_horizon(point: WorldModel) -> None:
     mpc = controller(point, pose(0.2, 0.0), shrink=True, replan_every=2)
-    position, ticks = ahead_drive(mpc, 40)
+    position, ticks = drive(mpc, ORIGIN, 40, ahead=True)
     assert position[0] == pytest.approx(0.2, abs=0.03)
     assert all(tick.plan is not None for tick in ticks)
 
