@@ -89,7 +89,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     target, tokenizer = load("reasoning", "bfloat16")
-    draft = load_model("draft", "float32")
+    draft = load_model("draft", "bfloat16")
     requests = instruction_requests(tokenizer, args.count, seed=1, validation=True)
 
     parts = Parts()

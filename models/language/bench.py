@@ -1,7 +1,8 @@
 """How fast are AR, SD and SSD here, and how fast is `transformers` with the same weights?
 
 All generate the same texts greedily, in turn and interleaved, text by text, so that they share whatever else the
-machine does. A rate counts from the first final token on [tokens/s]; the time before it is the prompt's.
+machine does. A rate is a text's tokens by the time since its prompt has been read [tokens/s]. `transformers` does not
+say when that is: there it is the tokens behind the first by the time since the first came, with all that came with it.
 """
 
 import os
@@ -21,8 +22,8 @@ from torch import Tensor, nn
 from worldpilot.errors import InvalidInput
 from worldpilot.models.language.base import DecodeStats, Generation, Request
 from worldpilot.models.language.decoders import Serial, Silent, SpeculativeDecoder
-from worldpilot.models.language.draft_worker import Beside, DraftSource
-from worldpilot.models.language.engine import Choice, EngineConfig, best_dtype, choose
+from worldpilot.models.language.draft_worker import Beside
+from worldpilot.models.language.engine import Choice, EngineConfig, choose, draft_source
 from worldpilot.models.language.fan_out import Outcomes
 from worldpilot.models.language.loaders import load, load_model, save, split_tensors
 from worldpilot.models.language.sampling import FloatArray
@@ -46,7 +47,8 @@ RATIOS = (  # what is compared with what
 class Runs:
     """What a way of decoding did with each text, in all rounds."""
 
-    rates: list[list[float]] = field(default_factory=list)  # [tokens/s], for each text one a round; nan: a single token
+    rates: list[list[float]] = field(default_factory=list)  # [tokens/s], for each text one a round; nan: no time passed
+    late: list[list[float]] = field(default_factory=list)  # likewise, of the tokens behind those that came first
     seconds: list[float] = field(default_factory=list)  # whole texts
     gaps: list[float] = field(default_factory=list)  # between final tokens being handed out [s]
     stats: list[DecodeStats] = field(default_factory=list)
@@ -71,14 +73,17 @@ class Runs:
             self.stats.append(stats)
         if index == len(self.rates):
             self.rates.append([])
+            self.late.append([])
             self.texts.append(())
         self.texts[index] = tuple(tokens)
-        self.rates[index].append(sum(counts[1:]) / (times[-1] - times[0]) if len(times) > 1 else float("nan"))
+        since = times[0] if stats is None else begin + stats.prefill
+        self.rates[index].append(_rate(len(tokens) - (stats is None), times[-1] - since))
+        self.late[index].append(_rate(len(tokens) - counts[0], times[-1] - times[0]))
 
     @property
     def by_text(self) -> FloatArray:
         """The median rate of each text."""
-        return np.nanmedian(np.array(self.rates), axis=1)
+        return _medians(self.rates)
 
 
 def bench(
@@ -101,7 +106,8 @@ def bench(
     Returns:
         One JSON object. `ar1`, `ar2`, `sd`, `ssd`, `hf`, `hf_assisted`, `hf_lookup`: tokens a second, medians over the
         texts. `hit_rate`. `ratios`: medians over the texts of paired rates, each with its 95 % interval, bootstrapped
-        over the texts. `predicted`: what follows from the times of the parts, the tokens a round and the hits. The rest
+        over the texts; `ratios_late`: of the tokens behind those that came first together, which in a short text are
+        much of it. `predicted`: what follows from the times of the parts, the tokens a round and the hits. The rest
         says what was measured, of what and where.
 
     Raises:
@@ -112,18 +118,19 @@ def bench(
     if len(requests) < 2 or rounds < 1 or config.draft is None:
         raise InvalidInput("bench: at least two texts, one round and a draft are needed")
     torch.set_num_threads(1)
-    dtype = best_dtype(config.device) if config.dtype == "auto" else config.dtype
+    dtype, draft_dtype = config.types()
     load_before = os.getloadavg()
     target, tokenizer = load(config.target, dtype, config.device)
-    draft = load_model(config.draft, config.draft_dtype, config.draft_device)
+    draft = load_model(config.draft, draft_dtype, config.draft_device)
     context = min(config.context, target.config.context)
     with ExitStack() as stack:
         estimates = _estimate(target, draft, config, context, requests[: max(2, len(requests) // 4)])
         choice = choose(config, target, draft, context, estimates)
-        progress(f"lookahead: SD {choice.lookaheads['sd']}, SSD {choice.lookaheads['ssd']}")
+        lookaheads = choice.lookaheads
+        progress(f"lookahead: SD {lookaheads['sd']}, SSD {lookaheads['ssd']} in {choice.budget} branches")
         ways = _ours(stack, target, draft, tokenizer, config, context, choice)
         if transformers:
-            ways |= _theirs(config, dtype, choice.lookaheads["sd"], tokenizer)
+            ways |= _theirs(config, lookaheads["sd"], tokenizer)
         runs = {name: Runs() for name in ways}
         names = list(ways)
         for generate in ways.values():
@@ -134,11 +141,13 @@ def bench(
                 for name in names[turn:] + names[:turn]:
                     runs[name].run(ways[name], request, index)
                 progress(f"round {number + 1} of {rounds}, text {index + 1} of {len(requests)}")
+    pairs = [(a, b) for a, b in RATIOS if a in runs and b in runs]
     figures = {
         **{name: float(np.nanmedian(run.by_text)) for name, run in runs.items()},
         "hit_rate": _share(hit for stats in runs["ssd"].stats for hit in stats.hits if hit is not None),
-        "ratios": {f"{a}/{b}": _ratio(runs[a], runs[b]) for a, b in RATIOS if a in runs and b in runs},
-        "predicted": _predict(choice.times, choice.lookaheads, runs),
+        "ratios": {f"{a}/{b}": _ratio(runs[a].rates, runs[b].rates) for a, b in pairs},
+        "ratios_late": {f"{a}/{b}": _ratio(runs[a].late, runs[b].late) for a, b in pairs},
+        "predicted": _predict(choice.times, lookaheads, runs),
         "intervals": {name: _interval(run.by_text) for name, run in runs.items()},
         "same_text": {name: _share(np.array(_equal(run, runs["ar1"]))) for name, run in runs.items()},
         "rounds_of": {name: _rounds(run) for name, run in runs.items() if run.stats},
@@ -147,11 +156,11 @@ def bench(
             "target": config.target,
             "draft": config.draft,
             "dtype": dtype,
-            "draft_dtype": config.draft_dtype,
+            "draft_dtype": draft_dtype,
             "devices": [config.device, config.draft_device],
             "cores": config.cores,
-            "lookahead": {"sd": choice.lookaheads["sd"], "ssd": choice.lookaheads["ssd"]},
-            "budget": config.budget,
+            "lookahead": {"sd": lookaheads["sd"], "ssd": lookaheads["ssd"]},
+            "budget": choice.budget,
             "texts": len(requests),
             "rounds": rounds,
             "grammar": any(request.grammar is not None for request in requests),
@@ -180,8 +189,9 @@ def check_equality(
     if config.draft is None:
         raise InvalidInput("a draft is needed to check that drafting changes nothing")
     torch.set_num_threads(config.threads)
-    target, tokenizer = load(config.target, config.dtype, config.device)
-    draft = load_model(config.draft, config.draft_dtype, config.draft_device)
+    dtype, draft_dtype = config.types()
+    target, tokenizer = load(config.target, dtype, config.device)
+    draft = load_model(config.draft, draft_dtype, config.draft_device)
     context = min(config.context, target.config.context)
     with ExitStack() as stack:
         choice = choose(config, target, draft, context, Outcomes(config.acceptance))
@@ -244,18 +254,7 @@ def _ours(
     choice: Choice,
 ) -> dict[str, Generate]:
     """AR on one and two threads, SD, SSD."""
-    assert config.draft is not None
-    beside = Beside(
-        DraftSource(
-            config.draft,
-            config.speculation(choice.lookaheads["ssd"]),
-            context,
-            tokenizer,
-            config.draft_dtype,
-            config.draft_device,
-            None if config.cores is None else config.cores[1],
-        )
-    )
+    beside = Beside(draft_source(config, choice, context, tokenizer))
     ssd = SpeculativeDecoder(target, beside, context)
     stack.callback(ssd.close)
     beside.wait()
@@ -285,15 +284,17 @@ def _ours(
     }
 
 
-def _theirs(config: EngineConfig, dtype: str, lookahead: int, tokenizer: Tokenizer) -> dict[str, Generate]:
+def _theirs(config: EngineConfig, lookahead: int, tokenizer: Tokenizer) -> dict[str, Generate]:
     """`transformers` with the same weights: plain, with the draft as assistant, with n-grams of the prompt."""
     import transformers
+
+    dtype, draft_dtype = config.types()
 
     transformers.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as folder:
         save(load_model(config.target, dtype, pack=False), tokenizer, Path(folder))
         target: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
-    assistant = as_transformers(load_model(config.draft or "", config.draft_dtype, pack=False))
+    assistant = as_transformers(load_model(config.draft or "", draft_dtype, pack=False))
     assistant.generation_config.num_assistant_tokens = lookahead
     assistant.generation_config.num_assistant_tokens_schedule = "constant"
     assistant.generation_config.assistant_confidence_threshold = 0.0
@@ -412,9 +413,18 @@ def _interval(values: FloatArray, samples: int = 2000) -> list[float]:
     return np.percentile(np.median(drawn, axis=1), [2.5, 97.5]).tolist()
 
 
-def _ratio(run: Runs, other: Runs) -> dict[str, Any]:
+def _rate(tokens: int, seconds: float) -> float:
+    return tokens / seconds if seconds > 0 else float("nan")
+
+
+def _medians(rates: Sequence[Sequence[float]]) -> FloatArray:
+    """Of each text."""
+    return np.nanmedian(np.array(rates), axis=1)
+
+
+def _ratio(rates: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> dict[str, Any]:
     """The median over the texts of paired rates."""
-    ratios = run.by_text / other.by_text
+    ratios = _medians(rates) / _medians(others)
     return {"median": float(np.nanmedian(ratios)), "ci": _interval(ratios)}
 
 

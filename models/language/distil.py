@@ -3,8 +3,8 @@
 The target answers prompts, greedily and under their grammars; at each token where it had a choice, its likeliest
 alternatives are kept. The draft learns that distribution, among what the grammar allowed (DistillSpec, 2310.08461:
 data of the target's own, Kullback-Leibler divergence to it). Its output is over the few tokens that occur. Its
-embeddings start as the target's principal components, so that words it has not seen begin where their likes are; a
-larger one starts as some of the target's own layers.
+embeddings start as the target's principal components, so that words it has not seen begin where their likes are. Or it
+starts as some of the target's own layers, and keeps the target's embeddings: those are no part of its file.
 """
 
 import json
@@ -31,6 +31,7 @@ from worldpilot.models.language.weights import write_manifest
 from worldpilot.models.world_model.train import resume, save_checkpoint
 
 ALTERNATIVES = 64  # of the target, kept where it had a choice
+ALIKE = 8  # batches' worth of texts of about one length that a batch is drawn from: little of it is padding
 
 
 @dataclass(frozen=True)
@@ -220,24 +221,27 @@ def part_of(target: Llama, head_tokens: Sequence[int], layers: int) -> Llama:
     Args:
         target: not packed.
         head_tokens: that the draft can say.
-        layers: how many.
+        layers: how many; see `kept_layers`.
+    """
+    draft = Llama(replace(target.config, layers=layers, tied_embeddings=False), head_tokens=head_tokens)
+    for block, index in zip(draft.blocks, kept_layers(target, layers), strict=True):
+        block.load_state_dict(target.blocks[index].state_dict())
+    draft.norm.load_state_dict(target.norm.state_dict())
+    draft.head.weight.data.copy_(target.head.weight[list(head_tokens)])
+    draft.embedding.load_state_dict(target.embedding.state_dict())
+    draft.embedding.requires_grad_(False)
+    return draft
+
+
+def kept_layers(target: Llama, layers: int) -> list[int]:
+    """Which of the target's layers a draft of so many starts as.
 
     Raises:
         InvalidInput: the target has not so many.
     """
     if not 2 <= layers <= target.config.layers:
         raise InvalidInput(f"draft: target_layers must be between 2 and {target.config.layers}, got {layers}")
-    draft = Llama(replace(target.config, layers=layers, tied_embeddings=False), head_tokens=head_tokens)
-    kept = np.linspace(0, target.config.layers - 1, layers).round().astype(int)
-    for block, index in zip(draft.blocks, kept, strict=True):
-        block.load_state_dict(target.blocks[index].state_dict())
-    draft.norm.load_state_dict(target.norm.state_dict())
-    draft.head.weight.data.copy_(target.head.weight[list(head_tokens)])
-    embedding = FactorisedEmbedding(
-        target.embedding.weight.detach().float().cpu(), torch.eye(target.config.hidden_size)
-    )
-    draft.embedding = embedding.requires_grad_(False)  # pyright: ignore[reportAttributeAccessIssue]
-    return draft
+    return np.linspace(0, target.config.layers - 1, layers).round().astype(int).tolist()
 
 
 @dataclass(frozen=True)
@@ -333,12 +337,15 @@ def train_draft(
             f"draft: a batch takes {config.batch} prompts, and some must be held out; got {len(prompts)} and "
             f"{len(held_prompts)}"
         )
+    if config.target_layers:
+        kept_layers(target, config.target_layers)  # refused before the texts are generated
     folder.mkdir(parents=True, exist_ok=True)
     texts = generate_all(target, [*prompts, *held_prompts], folder / "texts.jsonl", guesses)
     train, held = texts[: len(prompts)], texts[len(prompts) :]
     rng = np.random.default_rng(config.seed)
     vocabulary = choose_vocabulary(train, config.head_size, tokenizer.end)
     columns = {token: i for i, token in enumerate(vocabulary)}
+    by_length = np.argsort([len(text.prompt) + len(text.tokens) for text in train], kind="stable")
     draft = new_draft(target, vocabulary, config).to(target.device)
     kind = target.device.type
     halves = kind != "cpu" or torch.cpu._is_avx512_bf16_supported()
@@ -351,7 +358,8 @@ def train_draft(
     metrics: dict[str, Any] = {}
     bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc="draft", mininterval=5)
     for step in bar:
-        chosen = rng.choice(len(train), config.batch, replace=False)
+        alike = by_length[(rng.integers(len(train)) + np.arange(ALIKE * config.batch)) % len(train)]
+        chosen = rng.choice(np.unique(alike), config.batch, replace=False)
         batch = Batch.of([train[i] for i in chosen], columns).to(target.device)
         with torch.autocast(kind, torch.bfloat16, enabled=halves):
             log_probs = draft_log_probs(draft, batch)
@@ -377,7 +385,9 @@ def train_draft(
 def export_draft(
     draft: Llama, target: str, tokenizer: Tokenizer, about: Mapping[str, Any], folder: Path
 ) -> dict[str, Any]:
-    """Write a trained draft as `loaders.load` reads it, in float16; returns the manifest.
+    """Write a trained draft as `loaders.load` reads it; returns the manifest.
+
+    Matrices are kept in 8 bits, each row with a scale in float32, vectors in float16.
 
     Args:
         draft: from `train_draft`.
@@ -387,14 +397,22 @@ def export_draft(
         folder: gets manifest.json and model.safetensors.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.half().contiguous() for name, tensor in loaders.split_tensors(draft)}
-    embedding = draft.embedding
-    assert isinstance(embedding, FactorisedEmbedding)
+    named = dict(loaders.split_tensors(draft))
+    named.pop("model.embed_tokens.weight", None)  # the target's
+    if isinstance(draft.embedding, FactorisedEmbedding):
+        named["model.embed_tokens.rows"] = draft.embedding.rows
+        named["model.embed_tokens.columns"] = draft.embedding.columns
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in named.items():
+        value = tensor.detach().float().cpu()
+        if value.ndim == 2:
+            scale = (value.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
+            tensors[name], tensors[f"{name}.scale"] = (value / scale[:, None]).round().to(torch.int8), scale
+        else:
+            tensors[name] = value.half()
     assert draft.head_tokens is not None
-    tensors["model.embed_tokens.rows"] = embedding.rows.detach().half()
-    tensors["model.embed_tokens.columns"] = embedding.columns.detach().half()
     tensors["head_tokens"] = draft.head_tokens.to(torch.int32)
-    save_file(tensors, folder / "model.safetensors")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
     known = {"target": target, "tokenizer_sha256": tokenizer.fingerprint, "model": asdict(draft.config)}
     return write_manifest(folder, "draft", "model.safetensors", {**known, **about})
 

@@ -21,11 +21,13 @@ from worldpilot.models.language.fan_out import Outcomes
 from worldpilot.models.language.loaders import DTYPES, load, load_model, tokenizer_fingerprint
 from worldpilot.models.language.speculation import Draft, DraftConfig
 from worldpilot.models.language.speed import Times, ar_rate, hit_rate, longest_hidden, sd_rate, ssd_rate
+from worldpilot.models.language.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
 METHODS = ("auto", "ar", "sd", "ssd")
 LOOKAHEADS = range(1, 17)
+BUDGETS = (4, 8, 16)
 VERIFIED = (0, 1, 2, 4, 6, 8, 12, 16)  # drafted tokens for which verification is timed
 WORTH = 1.03  # what a method has to gain to be chosen over a simpler one
 
@@ -38,7 +40,7 @@ class EngineConfig:
     draft: str | None = "draft"  # None: nothing drafts
     method: str = "auto"  # one of METHODS
     dtype: str = "auto"  # of the target: bfloat16 where the hardware computes in it, otherwise float32
-    draft_dtype: str = "float32"
+    draft_dtype: str = "auto"  # likewise
     device: str = "cpu"
     draft_device: str = "cpu"
     threads: int = 1  # of the target on a CPU; for the whole process, as torch has it
@@ -46,7 +48,7 @@ class EngineConfig:
     cores: tuple[int, int] | None = None  # the target's and the draft's processor core; None: any
     context: int = 2048  # the longest text, prompt and output together
     lookahead: int | None = None  # K; None: from the times measured
-    budget: int = 16  # B, branches of SSD's tree
+    budget: int | None = None  # B, branches of SSD's tree; None: from the times measured
     scale: float = 1.0  # C of Saguaro sampling
     top: int = 4  # F of Saguaro sampling
     acceptance: float = 0.8  # the chance that a drafted token is accepted, for choosing the lookahead and the method
@@ -66,11 +68,17 @@ class EngineConfig:
             )
         if self.cores is not None and (self.threads, self.draft_threads) != (1, 1):
             raise InvalidInput("engine: bound to a core, target and draft run on one thread each; set cores to None")
-        self.speculation(1 if self.lookahead is None else self.lookahead)
+        self.speculation(1 if self.lookahead is None else self.lookahead, self.budget or 0)
 
-    def speculation(self, lookahead: int) -> DraftConfig:
-        """How the draft speculates. Raises InvalidInput where it cannot."""
-        return DraftConfig(lookahead, self.budget, self.scale, self.top)
+    def speculation(self, lookahead: int, budget: int = 0) -> DraftConfig:
+        """How the draft speculates: K tokens, and a tree of B branches. Raises InvalidInput where it cannot."""
+        return DraftConfig(lookahead, budget, self.scale, self.top)
+
+    def types(self) -> tuple[str, str]:
+        """Of the target's and of the draft's weights."""
+        asked = ((self.dtype, self.device), (self.draft_dtype, self.draft_device))
+        target, draft = (best_dtype(device) if dtype == "auto" else dtype for dtype, device in asked)
+        return target, draft
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,7 @@ class Choice:
 
     method: str
     lookaheads: Mapping[str, int]  # K; 0: nothing is drafted
+    budget: int  # B of SSD
     rates: Mapping[str, float]  # [tokens/s]
     times: Times
     why: str  # it is not another method, if that needs a reason
@@ -103,8 +112,7 @@ class Engine:
         self.config = config = config or EngineConfig()
         torch.set_num_threads(config.threads)
         self._lock = threading.Lock()
-        dtype = best_dtype(config.device) if config.dtype == "auto" else config.dtype
-        target, self.tokenizer = load(config.target, dtype, config.device)
+        target, self.tokenizer = load(config.target, config.types()[0], config.device)
         self.context = min(config.context, target.config.context)
         draft = None if config.draft is None or config.method == "ar" else self._load_draft(target)
         with self._bound():
@@ -134,7 +142,7 @@ class Engine:
 
     def _load_draft(self, target: Model) -> Model:
         config = self.config
-        draft = load_model(config.draft or "", config.draft_dtype, config.draft_device)
+        draft = load_model(config.draft or "", config.types()[1], config.draft_device)
         if draft.config.vocab_size != target.config.vocab_size:
             raise InvalidInput(
                 f"engine: the draft {config.draft!r} has {draft.config.vocab_size} tokens and the target "
@@ -154,7 +162,7 @@ class Engine:
         if draft is None or choice.method == "ar":
             return Silent()
         if choice.method == "ssd":
-            beside = Beside(self._source(choice.lookahead))
+            beside = Beside(draft_source(config, choice, self.context, self.tokenizer))
             try:
                 beside.wait()
                 return beside
@@ -164,20 +172,6 @@ class Engine:
                     raise
                 self.choice = choice = replace(choice, method="sd", why=str(error))
         return Serial(Draft(draft, config.speculation(choice.lookahead), self.context))
-
-    def _source(self, lookahead: int) -> DraftSource:
-        """What the draft's process needs."""
-        config = self.config
-        return DraftSource(
-            config.draft or "",
-            config.speculation(lookahead),
-            self.context,
-            self.tokenizer,
-            config.draft_dtype,
-            config.draft_device,
-            core=None if config.cores is None else config.cores[1],
-            threads=config.draft_threads,
-        )
 
     @contextlib.contextmanager
     def _bound(self) -> Iterator[None]:
@@ -207,27 +201,27 @@ def choose(config: EngineConfig, target: Model, draft: Model | None, context: in
     verify = time_verification(target, context)
     if draft is None:
         times = Times(verify, float("nan"), float("nan"))
-        return Choice("ar", {"ar": 0}, {"ar": ar_rate(times)}, times, "nothing drafts" * (config.method != "ar"))
-    times = Times(verify, *Draft(draft, config.speculation(LOOKAHEADS[-1] // 2), context).measure())
+        return Choice("ar", {"ar": 0}, 0, {"ar": ar_rate(times)}, times, "nothing drafts" * (config.method != "ar"))
     acceptance = estimates.acceptance
     candidates = list(LOOKAHEADS) if config.lookahead is None else [config.lookahead]
-    hidden = [k for k in candidates if k <= longest_hidden(times, candidates)]
+    budgets = BUDGETS if config.budget is None else (config.budget,)
+    shape = LOOKAHEADS[-1] // 2
+    priced = {b: Times(verify, *Draft(draft, config.speculation(shape, b), context).measure()) for b in budgets}
+    trees = [(k, b) for b in budgets for k in candidates if k <= longest_hidden(priced[b], candidates)]
 
-    def beside(lookahead: int) -> float:
-        return ssd_rate(times, acceptance, lookahead, hit_rate(lookahead, config.budget, estimates))
+    def beside(lookahead: int, budget: int) -> float:
+        return ssd_rate(priced[budget], acceptance, lookahead, hit_rate(lookahead, budget, estimates))
 
-    lookaheads = {
-        "ar": 0,
-        "sd": max(candidates, key=lambda k: sd_rate(times, acceptance, k)),
-        "ssd": max(hidden, key=beside),
-    }
+    lookahead, budget = max(trees, key=lambda tree: beside(*tree))
+    times = priced[budget]
+    lookaheads = {"ar": 0, "sd": max(candidates, key=lambda k: sd_rate(times, acceptance, k)), "ssd": lookahead}
     rates = {
         "ar": ar_rate(times),
         "sd": sd_rate(times, acceptance, lookaheads["sd"]),
-        "ssd": beside(lookaheads["ssd"]),
+        "ssd": beside(lookahead, budget),
     }
     if config.method != "auto":
-        return Choice(config.method, lookaheads, rates, times, "")
+        return Choice(config.method, lookaheads, budget, rates, times, "")
     obstacle = _no_device_of_its_own(config)
     method = "ar"
     for better in ("sd",) if obstacle else ("sd", "ssd"):
@@ -235,7 +229,21 @@ def choose(config: EngineConfig, target: Model, draft: Model | None, context: in
             method = better
     if method != "ssd" and not obstacle:
         obstacle = f"SSD would not pay: {rates['ssd']:.0f} tokens/s to {method.upper()}'s {rates[method]:.0f}"
-    return Choice(method, lookaheads, rates, times, obstacle if method != "ssd" else "")
+    return Choice(method, lookaheads, budget, rates, times, obstacle if method != "ssd" else "")
+
+
+def draft_source(config: EngineConfig, choice: Choice, context: int, tokenizer: Tokenizer) -> DraftSource:
+    """What the draft's process needs for SSD."""
+    return DraftSource(
+        config.draft or "",
+        config.speculation(choice.lookaheads["ssd"], choice.budget),
+        context,
+        tokenizer,
+        config.types()[1],
+        config.draft_device,
+        core=None if config.cores is None else config.cores[1],
+        threads=config.draft_threads,
+    )
 
 
 @torch.inference_mode()
@@ -275,7 +283,9 @@ def _describe(choice: Choice, config: EngineConfig) -> str:
     """For people."""
     rates = ", ".join(f"{name.upper()} {rate:.0f}" for name, rate in choice.rates.items())
     lines = [
-        f"{choice.method.upper()}" + (f", {choice.lookahead} tokens drafted at a time" if choice.lookahead else "")
+        f"{choice.method.upper()}"
+        + (f", {choice.lookahead} tokens drafted at a time" if choice.lookahead else "")
+        + (f" in {choice.budget} branches" if choice.method == "ssd" else "")
     ]
     if choice.why:
         lines[0] += f" ({choice.why})"

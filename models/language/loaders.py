@@ -113,8 +113,8 @@ def save(model: Llama, tokenizer: Tokenizer, folder: Path) -> None:
 class _Draft(Weights):
     """A distilled draft: manifest.json and model.safetensors, checked against it; the tokenizer is its target's.
 
-    The embeddings are kept as a product of two matrices, (V, r) and (r, C): a table for the whole vocabulary would be
-    most of the file.
+    Matrices are kept in 8 bits. The embeddings, which would be most of the file, are the target's own, or kept as a
+    product of two matrices, (V, r) and (r, C).
     """
 
     def __init__(self, path: Path) -> None:
@@ -124,12 +124,16 @@ class _Draft(Weights):
         self._tensors = load_file(path / "model.safetensors")
 
     def __getitem__(self, name: str) -> Tensor:
-        if name == "model.embed_tokens.weight":
-            rows, columns = (
-                find_tensor(self._tensors, f"model.embed_tokens.{side}", self.path) for side in ("rows", "columns")
-            )
-            return rows.float() @ columns.float()
-        return find_tensor(self._tensors, name, self.path)
+        if name != "model.embed_tokens.weight":
+            return self._tensor(name)
+        if "model.embed_tokens.rows" in self._tensors:
+            return self._tensor("model.embed_tokens.rows") @ self._tensor("model.embed_tokens.columns")
+        return _open(self.manifest["target"])[name]
+
+    def _tensor(self, name: str) -> Tensor:
+        tensor = find_tensor(self._tensors, name, self.path).float()
+        scale = self._tensors.get(f"{name}.scale")
+        return tensor if scale is None else tensor * scale[:, None]
 
     def head_tokens(self) -> list[int]:
         return find_tensor(self._tensors, "head_tokens", self.path).tolist()

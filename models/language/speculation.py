@@ -73,6 +73,7 @@ class Branch:
     rankings: list[IntArray] = field(
         default_factory=list
     )  # what might have been drafted, likeliest first; forced: none
+    chances: list[float] = field(default_factory=list)  # that each drafted token is accepted, as far as the draft knows
     blocked: bool = False  # by the draft's head, which has no token that the grammar allows, or by too many forced ones
     ended: bool = False  # by an end token
 
@@ -81,10 +82,10 @@ class Branch:
         """Whether there is more to draft."""
         return self.lookahead > 0 and self.room > 0 and not self.ended and not self.blocked
 
-    def draft(self, token: int, law: Law | None, ranking: IntArray, end: Collection[int]) -> None:
+    def draft(self, token: int, law: Law | None, ranking: IntArray, chance: float, end: Collection[int]) -> None:
         """Go on with a drafted token, and with those that the grammar then forces: they cost nothing."""
         self.lookahead -= 1
-        self._append(token, law, ranking, end)
+        self._append(token, law, ranking, chance, end)
         self.draft_forced(end)
 
     def draft_forced(self, end: Collection[int]) -> None:
@@ -95,14 +96,15 @@ class Branch:
                     self.blocked = True
                     return
                 self.free -= 1
-                self._append(token, None, NONE, end)
+                self._append(token, None, NONE, 1.0, end)
                 if self.ended:
                     return
 
-    def _append(self, token: int, law: Law | None, ranking: IntArray, end: Collection[int]) -> None:
+    def _append(self, token: int, law: Law | None, ranking: IntArray, chance: float, end: Collection[int]) -> None:
         self.tokens.append(token)
         self.laws.append(law)
         self.rankings.append(ranking)
+        self.chances.append(chance)
         self.pending.append(token)
         self.position += 1
         self.room -= 1
@@ -180,8 +182,7 @@ class Draft:
         # What was drafted and rejected cannot be the bonus: its residual is zero. Behind an end token nothing follows.
         barred = [end | {token} for token in current.tokens] + [end]
         bonuses = [[t for t in row.tolist() if t not in no] for row, no in zip(self._rankings, barred, strict=True)]
-        chances = [self.outcomes.acceptance if len(row) else 1.0 for row in current.rankings]
-        outcomes = outcome_probabilities(chances, ends=current.ended)
+        outcomes = outcome_probabilities(current.chances, ends=current.ended)
         available = [len(bonus) for bonus in bonuses]
         sizes = fan_out(outcomes, self.outcomes.exponent, self._config.budget, available)
         state = None if self._state is None else self._state.fork()
@@ -249,14 +250,15 @@ class Draft:
 
     def _step(self, branches: Sequence[Branch]) -> None:
         """One more drafted token for every branch: one forward."""
-        for branch, law in zip(branches, self._rank(branches, self._read(branches)), strict=True):
+        logits, end = self._read(branches), self._request.end
+        for branch, law in zip(branches, self._rank(branches, logits), strict=True):
             if not len(law.tokens):
                 branch.blocked = True
-            elif self._request.temperature == 0:
-                branch.draft(int(law.tokens[0]), None, law.tokens, self._request.end)
+            elif self._request.temperature == 0:  # the more certain the draft, the likelier the target says the same
+                branch.draft(int(law.tokens[0]), None, law.tokens, float(law.probabilities[0]), end)
             else:
-                index = self._noise.draft(branch.position, law.probabilities)
-                branch.draft(int(law.tokens[index]), law, law.tokens, self._request.end)
+                index, chance = self._noise.draft(branch.position, law.probabilities), self.outcomes.acceptance
+                branch.draft(int(law.tokens[index]), law, law.tokens, chance, end)
 
     def _read(self, branches: Sequence[Branch]) -> Tensor:
         """Read the pending tokens of all branches in one forward; the logits after the last of each, (B, V')."""
@@ -289,7 +291,11 @@ class Draft:
         return model.forward(torch.tensor(tokens, device=model.device), cache, places, mask)[lasts]
 
     def _rank(self, branches: Sequence[Branch], logits: Tensor) -> list[Law]:
-        """q' of each branch, of logits (B, V'): on the likeliest tokens that the grammar allows, in their order."""
+        """q' of each branch, of logits (B, V'): on the likeliest tokens that the grammar allows, in their order.
+
+        At temperature 0 it is the draft's distribution at temperature 1: the likeliest token is drafted, the others
+        say how certain that is.
+        """
         states = [branch.state for branch in branches if branch.state is not None]
         if states:
             masks = np.stack([state.mask() for state in states])
@@ -306,12 +312,9 @@ class Draft:
         tokens = tokens if self._head is None else self._head[tokens]
         laws: list[Law] = []
         for row, names, count in zip(z, tokens, np.isfinite(z).sum(axis=1).tolist(), strict=True):
-            if temperature and count:
-                weights = np.exp((row[:count] - row[0]) / temperature)
-                weights = saguaro(weights, self._config.scale, self._config.top)
-            else:
-                weights = np.eye(1, count)[0]
-            laws.append(Law(names[:count], weights))
+            weights = np.exp((row[:count] - row[0]) / (temperature or 1.0))
+            scale = self._config.scale if temperature else 1.0
+            laws.append(Law(names[:count], saguaro(weights, scale, self._config.top)))
         return laws
 
     def _observe(self, tokens: Sequence[int]) -> None:

@@ -239,9 +239,9 @@ class Llama(nn.Module):
         """
         cos, sin = self._rotations(torch.arange(tokens.shape[1], device=self.device))
         x = self.embedding(tokens).to(cos.dtype)
-        for block in self.blocks:
-            x = block(x, cos, sin, _attend_causally)
-        return self._logits(x if at is None else x[at])
+        for i, block in enumerate(self.blocks, start=1):
+            x = block(x, cos, sin, _attend_causally, at if i == len(self.blocks) else None)
+        return self._logits(x)
 
     def pack(self) -> Self:
         """Make ready for running only.
@@ -296,8 +296,8 @@ class Block(nn.Module):
             self.q_norm = nn.RMSNorm(config.head_dim, config.norm_eps, dtype=wide, device=device)
             self.k_norm = nn.RMSNorm(config.head_dim, config.norm_eps, dtype=wide, device=device)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        """The residual stream x (..., T, C), after this layer."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend, at: Tensor | None = None) -> Tensor:
+        """The residual stream x (..., T, C), after this layer; (N, C) where it is wanted at N places (..., T) only."""
         n, m = self.config.heads, self.config.kv_heads
         qkv = self.qkv(self.attention_norm(x).to(self.dtype)).unflatten(-1, (n + 2 * m, self.config.head_dim))
         qk, v = qkv[..., : n + m, :].to(x.dtype), qkv[..., n + m :, :]
@@ -305,6 +305,8 @@ class Block(nn.Module):
             qk = torch.cat((self.q_norm(qk[..., :n, :]), self.k_norm(qk[..., n:, :])), -2)
         qk = rotate(qk, cos, sin)
         y = attend(qk[..., :n, :], qk[..., n:, :], v)
+        if at is not None:
+            x, y = x[at], y[at]
         x = x + self.out(y.to(self.dtype).flatten(-2))
         gate, up = self.gate_up(self.mlp_norm(x).to(self.dtype)).chunk(2, -1)
         return x + self.down(F.silu(gate) * up)

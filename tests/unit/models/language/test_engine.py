@@ -14,12 +14,11 @@ import torch
 from worldpilot.errors import InvalidInput, NotReady, UnknownName
 from worldpilot.models.language.base import Request
 from worldpilot.models.language.bench import bench, check_equality, describe
-from worldpilot.models.language.engine import Choice, Engine, EngineConfig, choose
+from worldpilot.models.language.engine import Choice, Engine, EngineConfig, choose, draft_source
 from worldpilot.models.language.fan_out import Outcomes
 from worldpilot.models.language.loaders import load_model, load_tokenizer, tokenizer_fingerprint
 from worldpilot.models.language.speed import Times
 
-source = Engine._source
 REQUESTS = [Request((5, 6, i), 24, end=frozenset({256})) for i in range(3)]
 
 
@@ -104,9 +103,12 @@ def test_a_process_that_does_not_start_leaves_sd_if_the_choice_was_free(
 ) -> None:
     """Its model is gone between the measurement and the start."""
     monkeypatch.setattr("worldpilot.models.language.engine.choose", lambda *_: ssd)
-    monkeypatch.setattr(Engine, "_source", lambda engine, k: replace(source(engine, k), source="/nowhere"))
+    monkeypatch.setattr(
+        "worldpilot.models.language.engine.draft_source",
+        lambda *args: replace(draft_source(*args), source="/nowhere"),
+    )
     times = Times({0: 1.0, 8: 1.0}, 0.1, 0.1)
-    ssd = Choice("ssd", {"ar": 0, "sd": 2, "ssd": 2}, {"ar": 1.0, "sd": 2.0, "ssd": 3.0}, times, "")
+    ssd = Choice("ssd", {"ar": 0, "sd": 2, "ssd": 2}, 4, {"ar": 1.0, "sd": 2.0, "ssd": 3.0}, times, "")
     with Engine(config) as engine:
         assert engine.method == "sd"
         assert "SD, 2 tokens drafted at a time (the draft's process is not ready" in engine.report

@@ -79,6 +79,19 @@ def test_every_likely_outcome_is_prepared_and_found_without_a_forward(model: Any
         assert model.forwards == 0
 
 
+def test_branches_go_where_the_draft_is_in_doubt(model: Any) -> None:
+    """It is sure of the first token and tossing a coin for the second: the first is not prepared against."""
+    first, second = greedy(model, [0, 1, 2], 2)
+    model.logits[1, 2, first] += 50.0
+    model.logits[2, first] = 0.0
+    model.logits[2, first, second] = 0.1
+    draft = Draft(model, DraftConfig(lookahead=2, budget=4), 64)
+    assert begin(draft).tokens == (first, second)
+    for _ in draft.build():
+        pass
+    assert {k for k, _ in draft._prepared} == {1, 2}
+
+
 def test_an_outcome_that_was_not_prepared_is_drafted_just_in_time(model: Any) -> None:
     draft = Draft(model, DraftConfig(lookahead=3, budget=2), 64)
     drafted = begin(draft).tokens
