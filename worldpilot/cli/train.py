@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ DRAFT_SETTINGS = {
     "head_size": int,
     "target_layers": int,
     "learning_rate": float,
+    "weight_decay": float,
+    "evaluate_every": int,
     "seed": int,
 }
 
@@ -126,6 +129,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_draft(args: argparse.Namespace) -> int:
+    # Texts have many lengths, and oneDNN compiles products for each: keep them. It reads this at its first product.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "20000")
     from worldpilot.models.language.distil import DraftConfig
     from worldpilot.reasoning.draft import make_draft
 

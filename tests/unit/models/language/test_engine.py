@@ -14,7 +14,7 @@ import torch
 from worldpilot.errors import InvalidInput, NotReady, UnknownName
 from worldpilot.models.language.base import Request
 from worldpilot.models.language.bench import bench, check_equality, describe
-from worldpilot.models.language.engine import Choice, Engine, EngineConfig, choose, draft_source
+from worldpilot.models.language.engine import BUDGETS, Choice, Engine, EngineConfig, choose, draft_source
 from worldpilot.models.language.fan_out import Outcomes
 from worldpilot.models.language.loaders import load_model, load_tokenizer, tokenizer_fingerprint
 from worldpilot.models.language.speed import Times
@@ -165,6 +165,21 @@ def test_the_method_is_what_the_times_say(
     assert choice.times.step == pytest.approx(sum(draft_cost))
     k = choice.lookaheads["ssd"]
     assert k == 1 or k * choice.times.tree_step <= choice.times.verification(k)  # the tree is hidden
+
+
+@pytest.mark.parametrize(("each", "few"), [(0.0, False), (0.8, True)])
+def test_the_tree_has_as_many_branches_as_pay(
+    config: EngineConfig, monkeypatch: pytest.MonkeyPatch, each: float, few: bool
+) -> None:
+    """Branches that cost nothing are all taken; where each costs a token's time, a small tree with more steps wins."""
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    target = Priced(load_model(config.target, "float64"), clock, 25.0, 0.5)
+    draft = Priced(load_model(config.draft or "", "float64"), clock, 2.0, each)
+    free = choose(replace(config, lookahead=None), target, draft, 128, Outcomes(0.9))
+    assert (free.budget < max(BUDGETS)) == few
+    assert choose(replace(config, budget=2), target, draft, 128, Outcomes(0.9)).budget == 2
 
 
 def test_one_core_is_not_enough_for_two(config: EngineConfig, monkeypatch: pytest.MonkeyPatch) -> None:
