@@ -84,7 +84,7 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=24, help="texts")
-    parser.add_argument("--lookahead", type=int, default=4, help="K of SD")
+    parser.add_argument("--lookahead", type=int, default=8, help="K of SD")
     parser.add_argument("--json", type=Path, help="write the figures as one JSON object")
     args = parser.parse_args()
     torch.set_num_threads(1)
