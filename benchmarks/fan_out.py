@@ -20,13 +20,13 @@ import torch
 
 from worldpilot.models.language.context import Context
 from worldpilot.models.language.distil import Batch, draft_log_probs, generate
+from worldpilot.models.language.engine import BUDGETS
 from worldpilot.models.language.fan_out import Outcomes, fan_out, outcome_probabilities
 from worldpilot.models.language.loaders import load, load_model
 from worldpilot.models.language.transformer import Llama
 from worldpilot.reasoning.draft import instruction_requests
 
 LOOKAHEADS = (3, 4, 6, 8, 11)
-BUDGETS = (4, 8, 16)
 
 
 class Guess(NamedTuple):
@@ -43,13 +43,9 @@ def guesses(draft_source: str, count: int) -> list[list[Guess]]:
     draft = load_model(draft_source, "float32", pack=False)
     requests = instruction_requests(tokenizer, count, seed=1, validation=True)
     context = Context(target, max(len(request.prompt) + request.max_tokens for request in requests))
-    return [of_text(draft, Batch.of([generate(target, request, context)], columns(draft))) for request in requests]
-
-
-def columns(draft: Llama) -> dict[int, int]:
-    """Of the tokens that the draft can say, in its logits."""
     assert draft.head_tokens is not None
-    return {token: i for i, token in enumerate(draft.head_tokens.tolist())}
+    columns = {token: i for i, token in enumerate(draft.head_tokens.tolist())}
+    return [of_text(draft, Batch.of([generate(target, request, context)], columns)) for request in requests]
 
 
 def of_text(draft: Llama, text: Batch) -> list[Guess]:
