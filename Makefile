@@ -15,10 +15,12 @@ setup: ## .venv with pinned packages and ROS 2 Jazzy, and the built workspace
 demo: setup ## the whole story in simulation, with a report: make demo [TASK=push_t] [ARGS=…]
 	@.venv/bin/worldpilot demo $(TASK) $(ARGS)
 
-test: setup ## all tests: make test [ARGS="-m 'not slow'"]
+# All: what runs in real time, whole graphs above all, one by one behind the rest.
+test: setup ## all tests, or those you say: make test [ARGS="-m 'not slow' tests/unit"]
 	@. .venv/ros_env.bash && export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST OMP_NUM_THREADS=1 \
 	ROS_DOMAIN_ID=$${ROS_DOMAIN_ID:-$$(.venv/bin/python -c "from worldpilot.demo import host; print(host.free_domain())")} \
-	&& .venv/bin/pytest $(ARGS)
+	&& $(if $(ARGS),.venv/bin/pytest $(ARGS),.venv/bin/pytest -n logical --maxprocesses 4 --dist loadfile tests/unit \
+	tests/property && .venv/bin/pytest tests/integration tests/e2e)
 
 lint: setup ## ruff's rules and format
 	@.venv/bin/ruff check

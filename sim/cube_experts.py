@@ -50,6 +50,27 @@ def random_pushes(world: PushCube, rng: np.random.Generator) -> Iterator[Array]:
             yield velocity + rng.normal(0, jitter, 3)
 
 
+def presses(world: PushCube, rng: np.random.Generator) -> Iterator[Array]:
+    """What no push does and a planner tries: from over the cube or beside it anywhere, most often down.
+
+    Pressed on the cube the arm stays where it is, slides off an edge, or pushes the cube by it: a model that has never
+    seen it takes the cube's top for a way down. Ends when the cube is out of its range.
+    """
+    while True:
+        cube = world.block()
+        reach = CUBE / 2 + (0.0 if rng.random() < 0.5 else 0.03)  # over its top; or beside it as well
+        over = to_world(rng.uniform(-reach, reach, 2), cube)
+        yield from _approach_over(world, np.clip(over, LOW[:2], HIGH[:2]), rng.uniform(0.18, _MAX_SPEED))
+        for _ in range(rng.integers(1, 5)):
+            speed, angle = _MAX_SPEED * rng.uniform(0, 1), rng.uniform(-np.pi, np.pi)
+            across = speed * np.array([np.cos(angle), np.sin(angle)]) * (rng.random() < 0.8)
+            velocity = np.append(across, rng.uniform(-_MAX_SPEED, 0.4 * _MAX_SPEED))
+            for _ in range(rng.integers(2, 9)):
+                if np.any(np.abs(world.block()[:2]) > CUBE_RANGE + 0.03):
+                    return
+                yield velocity + rng.normal(0, 0.02, 3)
+
+
 def expert(world: PushCube, rng: np.random.Generator) -> Iterator[Array]:
     """Controls that bring the cube to the goal: along the face whose normal lessens the error most, again and again.
 
@@ -87,6 +108,12 @@ def _approach(world: PushCube, start: Array, speed: float) -> Iterator[Array]:
         return follow(world, [goal], speed)
     height = max(_TRAVEL_HEIGHT, float(tip[2]))
     return follow(world, [np.append(tip[:2], height), np.append(start, height), goal], speed)
+
+
+def _approach_over(world: PushCube, point: Array, speed: float) -> Iterator[Array]:
+    """Up, then over `point` (2,)."""
+    height = max(_TRAVEL_HEIGHT, float(world.tip()[2]))
+    return follow(world, [np.append(world.tip()[:2], height), np.append(point, height)], speed)
 
 
 def _best_face(cube: Array, goal: Array) -> int | None:

@@ -127,6 +127,7 @@ class PushCube(BulletWorld):
             system=system,
         )
         self.goal = np.zeros(2)
+        self.stopped = False  # in the last control step the reflex stopped the arm
         self._model = _Model()
         self.reset(seed=0)
 
@@ -147,7 +148,7 @@ class PushCube(BulletWorld):
         friction = self._drawn_friction(float(rng.uniform(0.35, 0.65)) if self._randomise else PARAMETERS["friction"])
         appearance = Appearance.sample(rng) if self._randomise else Appearance()
         self.goal = np.asarray(given.get("goal", goal), float)
-        self._steps = 0
+        self._steps, self.stopped = 0, False
         self.faults.clear()
         self._build(cube, tip, given.get("friction", friction), given.get("appearance", appearance))
         return self.observe().data, self._info()
@@ -171,7 +172,7 @@ class PushCube(BulletWorld):
         self._target = np.clip(self._target + velocity * ACTION.control_dt, LOW, HIGH)
         start, end = self._joints, self._inverse(self._target)
         speed = (end - start) / ACTION.control_dt
-        self._joints = end
+        self._joints, self.stopped = end, False
         for i in range(1, _SUBSTEPS + 1):
             self._track(start + (end - start) * (i / _SUBSTEPS), speed)
             self._client.stepSimulation()
@@ -180,6 +181,7 @@ class PushCube(BulletWorld):
                 states = self._client.getJointStates(self._robot, _JOINTS)
                 start = end = self._joints = np.array([state[0] for state in states])
                 speed, self._target = np.zeros_like(end), np.clip(self.tip(), LOW, HIGH)
+                self.stopped = True
         self._steps += 1
 
     def render(self, size: int = 256) -> npt.NDArray[np.uint8]:  # type: ignore[override]

@@ -184,6 +184,7 @@ TASKS = {
         behaviours={
             "expert": Behaviour(lambda: cube_experts.expert, push_cube.BUDGET, goals=False),
             "random_push": Behaviour(lambda: cube_experts.random_pushes, 100),
+            "presses": Behaviour(lambda: cube_experts.presses, 100, goals=False),
         },
         # As OGBench's cube task, where it is 4 cm: the cube counts, the arm does not.
         goal=GoalTest(

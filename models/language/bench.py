@@ -194,7 +194,7 @@ def check_equality(
     draft = load_model(config.draft, draft_dtype, config.draft_device)
     context = min(config.context, target.config.context)
     with ExitStack() as stack:
-        choice = choose(config, target, draft, context, Outcomes(config.acceptance))
+        choice = choose(config, target, draft, context, config.estimates())
         ways = _ours(stack, target, draft, tokenizer, config, context, choice)
         runs = {name: Runs() for name in ("ar1", "sd", "ssd")}
         for index, request in enumerate(requests):
@@ -237,7 +237,7 @@ def describe(figures: Mapping[str, Any]) -> str:
 def _estimate(target: Llama, draft: Llama, config: EngineConfig, context: int, requests: Sequence[Request]) -> Outcomes:
     """Acceptance and exponent on some of the texts: the lookahead is chosen for this kind of text."""
     probe = Draft(draft, config.speculation(8), context)
-    probe.outcomes = Outcomes(config.acceptance)
+    probe.outcomes = config.estimates()
     decoder = SpeculativeDecoder(target, Serial(probe), context)
     for request in requests:
         decoder.generate(request)

@@ -18,7 +18,7 @@ from worldpilot.models.language.context import Context, Model
 from worldpilot.models.language.decoders import Serial, Silent, SpeculativeDecoder, Speculator
 from worldpilot.models.language.draft_worker import Beside, DraftSource
 from worldpilot.models.language.fan_out import Outcomes
-from worldpilot.models.language.loaders import DTYPES, load, load_model, tokenizer_fingerprint
+from worldpilot.models.language.loaders import DTYPES, agreement_of, load, load_model, tokenizer_fingerprint
 from worldpilot.models.language.speculation import Draft, DraftConfig
 from worldpilot.models.language.speed import Times, ar_rate, hit_rate, longest_hidden, sd_rate, ssd_rate
 from worldpilot.models.language.tokenizer import Tokenizer
@@ -51,7 +51,7 @@ class EngineConfig:
     budget: int | None = None  # B, branches of SSD's tree; None: from the times measured
     scale: float = 1.0  # C of Saguaro sampling
     top: int = 4  # F of Saguaro sampling
-    acceptance: float = 0.8  # the chance that a drafted token is accepted, for choosing the lookahead and the method
+    acceptance: float | None = None  # the chance that a drafted token is accepted; None: what the draft's manifest says
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -61,7 +61,8 @@ class EngineConfig:
                 raise UnknownName("dtype", dtype, ["auto", *DTYPES])
         if self.draft is None and self.method in ("sd", "ssd"):
             raise InvalidInput(f"engine: method {self.method!r} needs a draft; name one, or use 'ar'")
-        if min(self.threads, self.draft_threads) < 1 or self.context < 2 or not 0 < self.acceptance < 1:
+        probable = self.acceptance is None or 0 < self.acceptance < 1
+        if min(self.threads, self.draft_threads) < 1 or self.context < 2 or not probable:
             raise InvalidInput(
                 "engine: threads must be at least 1, context at least 2 and acceptance within (0, 1), "
                 f"got {self.threads}, {self.draft_threads}, {self.context}, {self.acceptance}"
@@ -73,6 +74,13 @@ class EngineConfig:
     def speculation(self, lookahead: int, budget: int = 0) -> DraftConfig:
         """How the draft speculates: K tokens, and a tree of B branches. Raises InvalidInput where it cannot."""
         return DraftConfig(lookahead, budget, self.scale, self.top)
+
+    def estimates(self) -> Outcomes:
+        """What is expected of the draft before it has drafted anything, for choosing the lookahead and the method."""
+        known = self.acceptance
+        if known is None and self.draft is not None and self.method != "ar":
+            known = agreement_of(self.draft)
+        return Outcomes() if known is None else Outcomes(known)
 
     def types(self) -> tuple[str, str]:
         """Of the target's and of the draft's weights."""
@@ -116,10 +124,11 @@ class Engine:
         self.context = min(config.context, target.config.context)
         draft = None if config.draft is None or config.method == "ar" else self._load_draft(target)
         with self._bound():
-            self.choice = choose(config, target, draft, self.context, Outcomes(config.acceptance))
+            estimates = config.estimates()
+            self.choice = choose(config, target, draft, self.context, estimates)
         self._decoder = SpeculativeDecoder(target, self._speculator(draft), self.context)
         self.method = self.choice.method
-        self.report = _describe(self.choice, config)
+        self.report = _describe(self.choice, estimates.acceptance)
         log.info(self.report)
 
     def generate(
@@ -279,7 +288,7 @@ def _no_device_of_its_own(config: EngineConfig) -> str:
     return f"target and draft need {needed} processor cores, there are {cores}" if cores < needed else ""
 
 
-def _describe(choice: Choice, config: EngineConfig) -> str:
+def _describe(choice: Choice, acceptance: float) -> str:
     """For people."""
     rates = ", ".join(f"{name.upper()} {rate:.0f}" for name, rate in choice.rates.items())
     lines = [
@@ -289,7 +298,7 @@ def _describe(choice: Choice, config: EngineConfig) -> str:
     ]
     if choice.why:
         lines[0] += f" ({choice.why})"
-    lines.append(f"tokens/s to be expected at an acceptance of {config.acceptance}: {rates}")
+    lines.append(f"tokens/s to be expected at an acceptance of {acceptance:.2f}: {rates}")
     times = choice.times
     timed = f"a verification takes {1e3 * times.verification(choice.lookahead):.1f} ms"
     if choice.lookahead:

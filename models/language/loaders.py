@@ -70,6 +70,13 @@ def tokenizer_fingerprint(source: str | Path) -> str:
     return weights.manifest["tokenizer_sha256"] if isinstance(weights, _Draft) else weights.tokenizer().fingerprint
 
 
+def agreement_of(source: str | Path) -> float | None:
+    """The share of its target's choices that a distilled draft made as well, in texts held out; None: nothing says."""
+    weights = _open(source)
+    metrics = weights.manifest.get("metrics", {}) if isinstance(weights, _Draft) else {}
+    return metrics.get("held_out", {}).get("constrained", {}).get("agreement_choices")
+
+
 def model_source(source: str | Path = "smollm2") -> Path:
     """Where a model lies: the path itself, or that of a name.
 

@@ -9,7 +9,7 @@ import pybullet
 import pytest
 
 from worldpilot.errors import InvalidInput
-from worldpilot.sim.cube_experts import expert, random_pushes
+from worldpilot.sim.cube_experts import expert, presses, random_pushes
 from worldpilot.sim.push_cube import CUBE, HIGH, LOW, REACHED, PushCube
 
 FRONT = {"cube": [0.0, 0.0, 0.0], "tip": [-0.06, 0.0, 0.02]}
@@ -71,9 +71,11 @@ def test_pressed_on_the_cube_the_arm_stops_and_can_leave(world):
     world.reset(seed=0, options={"cube": [0.0, 0.0, 0.0], "tip": [0.005, 0.005, 0.1]})
     drive(world, [0, 0, -0.25], 5)
     drive(world, [0.05, 0.05, -0.25], 3)
+    assert world.stopped
     assert world.tip()[2] == pytest.approx(CUBE, abs=2e-3)
     assert np.abs(world.block()[:2]).max() < 0.01
     drive(world, [0, 0, 0.25], 2)
+    assert not world.stopped
     assert world.tip()[2] == pytest.approx(CUBE + 0.05, abs=3e-3)
 
 
@@ -175,6 +177,20 @@ def test_random_pushes_move_the_cube_and_keep_it_upright_in_reach():
     xy = np.array(poses)[:, :2]
     assert (np.linalg.norm(xy[25:] - xy[:-25], axis=1) > 0.025).mean() > 0.4
     assert (np.abs(xy) < HIGH[:2]).all()
+
+
+def test_presses_meet_the_reflex_often_and_leave_the_cube_upright():
+    world, stopped = PushCube(render_images=False), []
+    for seed in range(4):
+        world.reset(seed=seed)
+        for _, control in zip(range(100), presses(world, np.random.default_rng(seed)), strict=False):
+            world.drive(np.clip(control, -0.25, 0.25))
+            stopped.append(world.stopped)
+            quaternion = world._client.getBasePositionAndOrientation(world._cube)[1]
+            assert pybullet.getMatrixFromQuaternion(quaternion)[8] > 0.9
+    assert len(stopped) > 300
+    assert np.mean(stopped) > 0.1
+    world.close()
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from worldpilot.errors import InvalidInput, NotReady, UnknownName
+from worldpilot.models.artifact import zoo_path
 from worldpilot.models.language.base import Request
 from worldpilot.models.language.bench import bench, check_equality, describe
 from worldpilot.models.language.engine import BUDGETS, Choice, Engine, EngineConfig, choose, draft_source
@@ -82,6 +83,14 @@ def test_ar_and_sd_say_the_same(config: EngineConfig) -> None:
             generation = sd.generate(request)
             assert generation.tokens == ar.generate(request).tokens
             assert sum(generation.stats.accepted) > 0
+
+
+def test_of_a_draft_as_much_is_expected_as_its_manifest_says(config: EngineConfig) -> None:
+    said = json.loads((zoo_path("language_draft") / "manifest.json").read_text())["metrics"]["held_out"]["constrained"]
+    assert EngineConfig().estimates().acceptance == pytest.approx(said["agreement_choices"])
+    assert EngineConfig(acceptance=0.5).estimates().acceptance == pytest.approx(0.5)
+    assert config.estimates().acceptance == pytest.approx(0.8)  # no distilled draft
+    assert EngineConfig(draft="/nowhere", method="ar").estimates().acceptance == pytest.approx(0.8)  # not opened
 
 
 @pytest.mark.slow
