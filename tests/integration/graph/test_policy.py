@@ -24,7 +24,7 @@ POSE = np.array([0.1, -0.1, 0.2] * 4, np.float32)  # [rad] that the policy takes
 @pytest.fixture(scope="module")
 def running(start: Callable[..., Any], legged_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     spec = Artifact.load(legged_artifact).spec
-    policy = Policy(PolicyConfig(spec.latent_dim, spec.history, spec.action.dim, hidden=8, members=1))
+    policy = Policy(PolicyConfig(spec.latent_dim, spec.history, spec.action.dim, hidden=8, members=1)).eval()
     low, high = np.asarray(ACTION.low, np.float32), np.asarray(ACTION.high, np.float32)
     with torch.no_grad():
         policy.output.weight.zero_()
