@@ -45,7 +45,7 @@ def random_pushes(world: PushCube, rng: np.random.Generator) -> Iterator[Array]:
             yield control + rng.normal(0, jitter, 3)
         velocity = np.append(push.velocity, 0)
         for _ in range(push.steps):
-            if np.any(np.abs(world.block()[:2]) > CUBE_RANGE + 0.03):
+            if _strayed(world.block()):
                 break
             yield velocity + rng.normal(0, jitter, 3)
 
@@ -60,13 +60,13 @@ def presses(world: PushCube, rng: np.random.Generator) -> Iterator[Array]:
         cube = world.block()
         reach = CUBE / 2 + (0.0 if rng.random() < 0.5 else 0.03)  # over its top; or beside it as well
         over = to_world(rng.uniform(-reach, reach, 2), cube)
-        yield from _approach_over(world, np.clip(over, LOW[:2], HIGH[:2]), rng.uniform(0.18, _MAX_SPEED))
+        yield from follow(world, _over(world, np.clip(over, LOW[:2], HIGH[:2])), rng.uniform(0.18, _MAX_SPEED))
         for _ in range(rng.integers(1, 5)):
             speed, angle = _MAX_SPEED * rng.uniform(0, 1), rng.uniform(-np.pi, np.pi)
             across = speed * np.array([np.cos(angle), np.sin(angle)]) * (rng.random() < 0.8)
             velocity = np.append(across, rng.uniform(-_MAX_SPEED, 0.4 * _MAX_SPEED))
             for _ in range(rng.integers(2, 9)):
-                if np.any(np.abs(world.block()[:2]) > CUBE_RANGE + 0.03):
+                if _strayed(world.block()):
                     return
                 yield velocity + rng.normal(0, 0.02, 3)
 
@@ -106,14 +106,14 @@ def _approach(world: PushCube, start: Array, speed: float) -> Iterator[Array]:
     way = [tip[:2] + (start - tip[:2]) * t for t in np.linspace(0, 1, 12)]
     if min(float(np.linalg.norm(point - cube)) for point in way) > CUBE / np.sqrt(2) + PEG_RADIUS:
         return follow(world, [goal], speed)
+    return follow(world, [*_over(world, start), goal], speed)
+
+
+def _over(world: PushCube, point: Array) -> list[Array]:
+    """Waypoints of shape (3,) [m]: up, then over `point` (2,)."""
+    tip = world.tip()
     height = max(_TRAVEL_HEIGHT, float(tip[2]))
-    return follow(world, [np.append(tip[:2], height), np.append(start, height), goal], speed)
-
-
-def _approach_over(world: PushCube, point: Array, speed: float) -> Iterator[Array]:
-    """Up, then over `point` (2,)."""
-    height = max(_TRAVEL_HEIGHT, float(world.tip()[2]))
-    return follow(world, [np.append(world.tip()[:2], height), np.append(point, height)], speed)
+    return [np.append(tip[:2], height), np.append(point, height)]
 
 
 def _best_face(cube: Array, goal: Array) -> int | None:
@@ -161,6 +161,11 @@ def _kept(cube: Array, push: Push) -> bool:
     """Whether the push leaves the cube in its range, or brings it nearer to it."""
     end = cube[:2] + push.velocity * _DT * push.steps
     return _outside(end) <= _outside(cube[:2]) + 0.01
+
+
+def _strayed(cube: Array) -> bool:
+    """Whether the cube with pose (3,) [m, m, rad] is well out of its range."""
+    return bool(np.any(np.abs(cube[:2]) > CUBE_RANGE + 0.03))
 
 
 def _outside(position: Array) -> float:
