@@ -2,7 +2,7 @@
 
     python benchmarks/reflex.py --episodes 60 --seed 77 --json docs/results/reflex.json
 
-Pressed on the cube the arm stays where it is (`worldpilot.sim.push_cube`). Where the data hold none of it, the model
+Pressed on the cube the arm stays where it is (`worldpilot.sim.push_cube`). Where the data hold little of it, the model
 takes the cube's top for a way down, and the planner stands on it until time is up.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from worldpilot.cli.collect import behave
 from worldpilot.evaluation import policies
 from worldpilot.evaluation.cases import make_cases
 from worldpilot.models.artifact import Artifact, zoo_path
@@ -30,9 +31,8 @@ def of_behaviour(name: str, episodes: int, seed: int) -> dict[str, Any]:
     behaviour = TASKS[TASK].behaviours[name]
     world, stopped = PushCube(render_images=False), list[bool]()
     for episode in range(episodes):
-        rng = np.random.default_rng([seed, episode])
-        world.reset(seed=int(rng.integers(2**31)))
-        for _, control in zip(range(behaviour.steps), behaviour.make()(world, rng), strict=False):
+        drive = behave(TASK, name, behaviour.make(), world, seed + episode)
+        for _, control in zip(range(behaviour.steps), drive, strict=False):
             world.drive(np.clip(control, world.action.low, world.action.high))
             stopped.append(world.stopped)
     world.close()
@@ -50,7 +50,8 @@ def of_planner(artifact: Artifact, episodes: int, seed: int) -> dict[str, Any]:
         plans = list[bool]()
         for step in range(case.budget):
             world.drive(policy.act(world.observe().data))
-            plans = [*plans, False] if step % EVERY == 0 else plans
+            if step % EVERY == 0:
+                plans.append(False)
             plans[-1] |= world.stopped
             if case.reached(world):
                 break

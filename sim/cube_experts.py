@@ -53,7 +53,7 @@ def random_pushes(world: PushCube, rng: np.random.Generator) -> Iterator[Array]:
 def presses(world: PushCube, rng: np.random.Generator) -> Iterator[Array]:
     """What no push does and a planner tries: from over the cube or beside it anywhere, most often down.
 
-    Pressed on the cube the arm stays where it is, slides off an edge, or pushes the cube by it: a model that has never
+    Pressed on the cube the arm stays where it is, slides off an edge, or pushes the cube by it: a model that has hardly
     seen it takes the cube's top for a way down. Ends when the cube is out of its range.
     """
     while True:
