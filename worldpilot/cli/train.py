@@ -89,6 +89,9 @@ def _add_draft(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--questions", type=int, default=60, help="answered freely")
     sub.add_argument("--device", default="cpu", help="cpu or cuda:N (default: cpu)")
     sub.add_argument("--threads", type=int, default=None, help="torch threads")
+    sub.add_argument(
+        "--part", help="I/N: only the I-th of N parts of the target's texts, to be joined as texts.jsonl in --out"
+    )
     for name, kind in DRAFT_SETTINGS.items():
         sub.add_argument(f"--{name.replace('_', '-')}", type=kind, default=None, help="see models/language/distil.py")
 
@@ -132,8 +135,16 @@ def _run_draft(args: argparse.Namespace) -> int:
     # Texts have many lengths, and oneDNN compiles products for each: keep them. It reads this at its first product.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "20000")
     from worldpilot.models.language.distil import DraftConfig
-    from worldpilot.reasoning.draft import make_draft
+    from worldpilot.reasoning.draft import make_draft, make_texts
 
+    if args.part:
+        index, slash, parts = args.part.partition("/")
+        if not (slash and index.isdecimal() and parts.isdecimal()):
+            raise InvalidInput(f"--part {args.part}: expected I/N, such as 1/4")
+        seed = DraftConfig.seed if args.seed is None else args.seed
+        sizes = {"instructions": args.instructions, "questions": args.questions, "seed": seed, "device": args.device}
+        print(make_texts(args.target, args.out, part=(int(index), int(parts)), **sizes))
+        return 0
     given = {name: getattr(args, name) for name in DRAFT_SETTINGS if getattr(args, name) is not None}
     manifest = make_draft(
         args.target,

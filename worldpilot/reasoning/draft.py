@@ -8,9 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from worldpilot.errors import InvalidInput
 from worldpilot.models.language import loaders
 from worldpilot.models.language.base import Request
-from worldpilot.models.language.distil import DraftConfig, export_draft, train_draft
+from worldpilot.models.language.distil import DraftConfig, export_draft, generate_all, train_draft
 from worldpilot.models.language.grammar import JsonGrammar
 from worldpilot.models.language.tokenizer import Tokenizer
 from worldpilot.reasoning.instructions import pairs
@@ -76,21 +77,58 @@ def make_draft(
         device: does it.
     """
     model, tokenizer = loaders.load(target, "bfloat16", device, pack=not config.target_layers)
-    asked = _instructions(tokenizer, instructions, config.seed)
-    held = _instructions(tokenizer, max(1, instructions // 10), config.seed, validation=True)
-    draft, about = train_draft(
-        model,
-        tokenizer,
-        [request for request, _ in asked] + free_requests(tokenizer, questions),
-        [request for request, _ in held] + free_requests(tokenizer, questions // 5, validation=True),
-        config,
-        work,
-        guesses={request.prompt: meant for request, meant in asked + held},
-    )
+    prompts, held, guesses = _prompts(tokenizer, instructions, questions, config.seed)
+    draft, about = train_draft(model, tokenizer, prompts, held, config, work, guesses)
     about = {"command": command, "seed": config.seed} | about
     about["data"] |= {"instructions": instructions, "questions": min(questions, len(_FORMS) * len(_TOPICS))}
     about["libraries"] = {"python": platform.python_version(), "torch": version("torch")}
     return export_draft(draft, target, tokenizer, about, out)
+
+
+def make_texts(
+    target: str,
+    work: Path,
+    *,
+    instructions: int,
+    questions: int,
+    seed: int,
+    part: tuple[int, int],
+    device: str = "cpu",
+) -> Path:
+    """One part of the target's texts, for several processes to make them; run again to resume.
+
+    Args:
+        target, work, instructions, questions, seed, device: as for `make_draft`, which goes on from `texts.jsonl`
+            in the same folder: all parts, one behind the other.
+        part: (i, n), the i-th of n parts, from 1.
+
+    Returns:
+        The file of this part.
+    """
+    index, parts = part
+    if not 1 <= index <= parts:
+        raise InvalidInput(f"draft: part {index} of {parts}: parts are counted from 1 to their number")
+    model, tokenizer = loaders.load(target, "bfloat16", device)
+    prompts, held, guesses = _prompts(tokenizer, instructions, questions, seed)
+    requests = [*prompts, *held]
+    bounds = [round(len(requests) * i / parts) for i in (index - 1, index)]
+    work.mkdir(parents=True, exist_ok=True)
+    path = work / f"texts-{index:03d}-of-{parts:03d}.jsonl"
+    generate_all(model, requests[bounds[0] : bounds[1]], path, guesses)
+    return path
+
+
+def _prompts(
+    tokenizer: Tokenizer, instructions: int, questions: int, seed: int
+) -> tuple[list[Request], list[Request], dict[tuple[int, ...], list[int]]]:
+    """What the target answers, to train on and held out, and by prompt what it may answer."""
+    asked = _instructions(tokenizer, instructions, seed)
+    held = _instructions(tokenizer, max(1, instructions // 10), seed, validation=True)
+    return (
+        [request for request, _ in asked] + free_requests(tokenizer, questions),
+        [request for request, _ in held] + free_requests(tokenizer, questions // 5, validation=True),
+        {request.prompt: meant for request, meant in asked + held},
+    )
 
 
 def instruction_requests(tokenizer: Tokenizer, count: int, seed: int, validation: bool = False) -> list[Request]:

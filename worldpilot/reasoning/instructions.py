@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from worldpilot.reasoning import phrases as words
+from worldpilot.reasoning import phrases_legs as legs
 from worldpilot.reasoning.scene import LAYOUTS, PICTURE_VIEW, ROBOT_VIEW, Body, Scene, Signal
 from worldpilot.reasoning.schema import EDGES, MAX_GOALS, PLACES, REGIONS
 from worldpilot.types import RewardSpec
@@ -72,7 +73,7 @@ def held(template: str) -> bool:
 
 def draw_scene(rng: Rng) -> Scene:
     """A scene of the zoo, or one that nobody has built: other names, more bodies, other signals."""
-    task = str(rng.choice(["push_t", "push_cube", "other", "legs"], p=[0.29, 0.3, 0.19, 0.22]))
+    task = str(rng.choice(["push_t", "push_cube", "other", "legs"], p=[0.225, 0.235, 0.15, 0.39]))
     if task == "legs":
         return _legs(rng)
     view = LAYOUTS[task].view if task in LAYOUTS else (PICTURE_VIEW if rng.random() < 0.5 else ROBOT_VIEW)
@@ -106,7 +107,7 @@ def draw_scene(rng: Rng) -> Scene:
 
 def _legs(rng: Rng) -> Scene:
     """A robot that walks, runs or hops, and nothing else."""
-    names = words.LEGS[rng.choice(len(words.LEGS), p=[0.6, 0.25, 0.15])]
+    names = legs.SIGNALS[rng.choice(len(legs.SIGNALS), p=[0.6, 0.25, 0.15])]
     if rng.random() < 0.5:
         names = names[:-1]  # without a learned probability of falling
     units = {"height": "m", "roll": "rad", "pitch": "rad", "yaw_rate": "rad/s", "pitch_rate": "rad/s"}
@@ -147,14 +148,9 @@ def _closed(rng: Rng, scene: Scene, kind: str) -> Pair | None:
     if kind == "refuse" and label in ("object", "ability", "sensor") and rng.random() < 0.5:
         said = {"object": _absent, "ability": _impossible, "sensor": _unsensed}[label](rng, scene)
         return said and Pair(said.text, scene, {kind: label}, said.template)
-    if scene.walks and label in ("ability", "object"):
-        text, template = _choose(rng, words.CANNOT, "cannot", x=_stranger(rng, scene))
-        return Pair(
-            text,
-            scene,
-            {kind: "ability" if "{x}" not in words.CANNOT[int(template.split()[1])] else "object"},
-            template,
-        )
+    if scene.walks and kind == "refuse" and (label in ("ability", "object") or rng.random() < 0.6):
+        text, template = _choose(rng, legs.REFUSALS[label], f"on legs: {label}", x=_stranger(rng, scene))
+        return Pair(text, scene, {kind: label}, template)
     text, template = _choose(rng, table[label], f"{kind} {label}", c=_condition(rng), **_names(rng, scene))
     if text == "gibberish":
         text = " ".join("".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), rng.integers(2, 9))) for _ in range(3))
@@ -179,24 +175,25 @@ def _on_legs(rng: Rng, scene: Scene) -> Pair:
 
 def _way_to_go(rng: Rng, scene: Scene) -> tuple[str, str]:
     """A signal of a robot on legs and its level; those that are asked for in many ways more often."""
-    offered = [key for key in words.GAITS if key[0] in scene.by_name]
-    shares = np.array([3.0 + len(words.GAITS[key]) for key in offered])
+    offered = [key for key in legs.GAITS if key[0] in scene.by_name]
+    shares = np.array([30.0 + len(legs.GAITS[key]) for key in offered])
     return offered[rng.choice(len(offered), p=shares / shares.sum())]
 
 
 def _gait(rng: Rng, scene: Scene, signal: str, level: str) -> Said:
     """A signal of a robot on legs at a level, at a value, or changed by one."""
-    if signal in words.MORE_OR_LESS and rng.random() < 0.15:
+    if (signal, "") in legs.MORE_OR_LESS and rng.random() < 0.15:
         sign = str(rng.choice(["", "-"]))
         written, plain = _value(rng, scene.by_name[signal].unit, signed=False)
-        text = _pick(rng, words.MORE_OR_LESS[signal][sign]).replace("{v}", written)
-        return Said(text, f"change {signal} {sign}", ({"change": signal, "by": f"{sign}{plain}"},))
+        text, template = _choose(rng, legs.MORE_OR_LESS[signal, sign], f"change {signal} {sign}", v=written)
+        return Said(text, template, ({"change": signal, "by": f"{sign}{plain}"},))
     slots: dict[str, str] = {}
     to = level
     if level.endswith("value"):
         slots["v"], plain = _value(rng, scene.by_name[signal].unit, signed=False)
         to = level.removesuffix("value") + plain  # "left value": "left 30 deg/s"
-    text, template = _choose(rng, words.GAITS[signal, level], f"{signal} {level}", **slots)
+    side = level.replace("right", "left")  # what is said of both is kept from training for both
+    text, template = _choose(rng, legs.GAITS[signal, level], f"{signal} {side}", **slots)
     return Said(text, template, ({"set": signal, "to": to},))
 
 
@@ -205,7 +202,7 @@ def _joined(rng: Rng, said: Sequence[Said]) -> tuple[str, str]:
     slots = {name: one.text for name, one in zip("abc", said, strict=False)}
     if len(said) == 1:
         return said[0].text, said[0].template
-    forms, kind = (words.AND, "and") if len(said) == 2 else (words.AND_THREE, "and three")
+    forms, kind = ((*words.AND, *legs.AND), "and") if len(said) == 2 else (words.AND_THREE, "and three")
     text, template = _choose(rng, forms, kind, **slots)
     return text, " + ".join([*(one.template for one in said), template])
 
@@ -439,6 +436,9 @@ def _bodiless(rng: Rng, scene: Scene, kind: str) -> Said | None:
     goals: tuple[Goal, ...] = (kind,)
     if kind == "goal image" and not scene.has_goal:
         return None
+    if kind == "stop" and scene.walks and rng.random() < 0.6:
+        text, template = _choose(rng, legs.STOP, "on legs: stop")
+        return Said(text, template, goals)
     if kind == "limit":
         slots["v"], to = _speed(rng)
         goals = ("current", {"limit": "speed", "to": to})

@@ -295,3 +295,29 @@ def test_one_command_makes_a_draft(model: Model, tmp_path: Path) -> None:
     assert sum(text["constrained"] for text in texts) == 11
     for text in texts:
         assert text["prompt"][0] == 1  # <|im_start|>, of the chat template
+
+
+def test_texts_made_in_parts_are_those_made_at_once(model: Model, tmp_path: Path) -> None:
+    _, _, folder = model
+    sizes = ["--instructions", "9", "--questions", "5", "--target-layers", "2", "--steps", "2", "--batch", "4"]
+    command = ["train", "language-draft", "--target", str(folder), "--artifact", str(tmp_path / "draft"), *sizes]
+    for part in ("1/3", "2/3", "3/3"):
+        assert main([*command, "--out", str(tmp_path / "parts"), "--part", part]) == 0
+    parts = sorted((tmp_path / "parts").glob("texts-*.jsonl"))
+    (tmp_path / "parts" / "texts.jsonl").write_text("".join(part.read_text() for part in parts))
+    assert [len(part.read_text().splitlines()) for part in parts] == [5, 6, 5]
+    assert not (tmp_path / "draft").exists()
+    for work in ("parts", "whole"):
+        assert main([*command, "--out", str(tmp_path / work)]) == 0  # goes on from the joined parts
+    joined, whole = (
+        [json.loads(line)["tokens"] for line in (tmp_path / work / "texts.jsonl").read_text().splitlines()]
+        for work in ("parts", "whole")
+    )
+    assert joined == whole
+
+
+@pytest.mark.parametrize("part", ["3", "0/3", "4/3", "a/b"])
+def test_a_part_that_is_none_is_refused(model: Model, tmp_path: Path, part: str, capsys) -> None:
+    command = ["train", "language-draft", "--target", str(model[2]), "--artifact", str(tmp_path / "draft")]
+    assert main([*command, "--out", str(tmp_path / "work"), "--part", part]) == 2
+    assert "part" in capsys.readouterr().err
