@@ -1601,7 +1601,7 @@ _ONE_SIDED: Mapping[tuple[str, str], Sequence[str]] = {
         "(your|the) (turn rate|yaw rate|turning) (should|must) be {v} to the left",
         "turn {v} to the left",
         "spin on the spot to the left at {v}",
-        "(yaw left at {v}|yaw to port at {v})",
+        "yaw to port at {v}",
         "yaw {v} (left|to port|counterclockwise)",
         "left yaw( rate|) (of |){v}",
         "left turn( rate|) {v}",
