@@ -42,6 +42,7 @@ class _Draft:
     poses: dict[str, dict[str, float]] = field(default_factory=dict)  # body -> axis -> goal [m or rad]
     terms: list[RewardTerm] = field(default_factory=list)
     phrases: list[str] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)  # signals that a goal was said of
 
 
 def expand(intent: Mapping[str, Any], scene: Scene) -> tuple[RewardSpec, str]:
@@ -52,7 +53,8 @@ def expand(intent: Mapping[str, Any], scene: Scene) -> tuple[RewardSpec, str]:
         RewardError, UnknownName: the reward does not pass the planner's checks.
     """
     draft = _Draft()
-    for goal in intent["goals"]:
+    goals = intent["goals"]
+    for goal in (goal for i, goal in enumerate(goals) if goal not in goals[:i]):  # said twice is said once
         _add(goal, draft, scene)
     pace = intent.get("pace")
     terms = [*(_pose_term(scene.bodies[body], pose, scene) for body, pose in draft.poses.items()), *draft.terms]
@@ -104,8 +106,10 @@ def _add(goal: Any, draft: _Draft, scene: Scene) -> None:
             side = "counter-clockwise" if way == "left" else "clockwise"
             draft.phrases.append(f"turn the {name} {math.degrees(angle):.0f}° {side}")
         case {"set": name, "to": to}:
+            _tell(name, draft)
             _set(scene.by_name[name], to, draft, scene)
         case {"change": name, "by": by}:
+            _tell(name, draft)
             signal = scene.by_name[name]
             value = _now(signal) + _quantity(by, scene.units(signal))
             _check_range(signal, value)
@@ -175,6 +179,17 @@ def _shift(body: Body, way: str, by: str, draft: _Draft, scene: Scene) -> None:
     else:
         _aim(draft, scene, body.name, **{axis: goal})
     draft.phrases.append(f"move the {body.name} {100 * length:.3g} cm {_WAYS[way]} ({_list({axis: goal})})")
+
+
+def _tell(name: str, draft: _Draft) -> None:
+    """Note that a goal is about a signal.
+
+    Raises:
+        Inexpressible: another one is.
+    """
+    if name in draft.told:
+        raise Inexpressible(f"it asks for two different values of {name} at once; say them one after another")
+    draft.told.add(name)
 
 
 def _set(signal: Signal, to: str, draft: _Draft, scene: Scene) -> None:

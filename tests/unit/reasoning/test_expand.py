@@ -167,6 +167,8 @@ def quadruped() -> Scene:
         ({"set": "forward_velocity", "to": "low"}, 0.25, 0.6),
         ({"set": "forward_velocity", "to": "low"}, 0.25, -0.1),  # slow, not backwards
         ({"set": "forward_velocity", "to": "high"}, 0.9, 0.7),
+        ({"set": "forward_velocity", "to": "forward"}, 0.5, 0.2),
+        ({"set": "forward_velocity", "to": "middle"}, 0.6, 0.9),
         ({"set": "forward_velocity", "to": "backward"}, -0.3, 0.0),
         ({"set": "yaw_rate", "to": "left"}, 0.5, 0.0),
         ({"set": "yaw_rate", "to": "right"}, -0.5, 0.5),
@@ -204,6 +206,14 @@ def test_levels_of_a_robot_on_legs(quadruped, goal, inside, outside):
 def test_values_of_a_robot_on_legs(quadruped, goal, expression):
     (term,) = terms({"goals": [goal]}, quadruped)
     assert term["params"]["expression"] == expression
+
+
+def test_a_goal_said_twice_counts_once_and_two_of_a_signal_are_refused(quadruped):
+    high = {"set": "height", "to": "high"}
+    assert expand({"goals": [high, dict(high)]}, quadruped) == expand({"goals": [high]}, quadruped)
+    for other in ({"set": "height", "to": "low"}, {"change": "height", "by": "2 cm"}):
+        with pytest.raises(Inexpressible, match="two different values of height at once"):
+            expand({"goals": [high, other]}, quadruped)
 
 
 def test_standing_is_a_stop(quadruped):
