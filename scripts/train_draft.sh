@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Re-creates models/zoo/language_draft, the draft of the reasoning service's language model: an hour and a half on two
-# CPU cores with bfloat16 instructions, six minutes on a GPU (cuda:0) with twelve processes. It can be interrupted and
+# Re-creates models/zoo/language_draft, the draft of the reasoning service's language model: an hour on two
+# CPU cores with bfloat16 instructions, some minutes on a GPU (cuda:0) with twelve processes. It can be interrupted and
 # goes on.
 # Usage: scripts/train_draft.sh [WORK_FOLDER] [DEVICE] [PROCESSES]
 set -euo pipefail
@@ -23,4 +23,4 @@ if [ ! -e "$work/texts.jsonl" ]; then # the target's answers, by several process
   cat "$work"/texts-*-of-"$(printf %03d "$processes")".jsonl > "$work/joining.jsonl"
   mv "$work/joining.jsonl" "$work/texts.jsonl"
 fi
-draft --threads 2 --learning-rate 0.0008 --weight-decay 0.3 --steps 15000 --evaluate-every 2000
+draft --threads 2 --learning-rate 0.0008 --weight-decay 0.3 --steps 10000 --evaluate-every 2000

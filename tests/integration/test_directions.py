@@ -29,6 +29,9 @@ def quadruped() -> Scene:
         ("turn right", "yaw_rate", "upper"),  # positive is to the left
         ("turn left", "yaw_rate", "lower"),
         ("walk backwards", "forward_velocity", "upper"),
+        ("walk forward", "forward_velocity", "lower"),
+        ("sidestep right", "lateral_velocity", "upper"),
+        ("sidestep left", "lateral_velocity", "lower"),
         ("nose up", "pitch", "upper"),  # positive is nose down
         ("nose down", "pitch", "lower"),
         ("lean left", "roll", "upper"),
