@@ -274,7 +274,7 @@ class Stage:
             rng,
             replan=5,
             shrink=True,
-            solver={},
+            solver=as_run.solver,
             proposals=as_run.proposals,
             correction=as_run.correction,
         )
