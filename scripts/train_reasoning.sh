@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Re-creates models/zoo/language_reasoning, the adapter that makes instructions into goals: six minutes on a GPU
+# Re-creates models/zoo/language_reasoning, the adapter that makes instructions into goals: eight minutes on a GPU
 # (cuda:0), most of a day on one CPU core. It can be interrupted and goes on.
 # Usage: scripts/train_reasoning.sh [WORK_FOLDER] [DEVICE]
 set -euo pipefail
