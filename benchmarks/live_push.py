@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from std_srvs.srv import Trigger
+from worldpilot_nodes import convert
 from worldpilot_nodes.client import Client
 
 from worldpilot import graph
@@ -29,7 +30,7 @@ SETTLES = 1.0  # after the reset [s]: the models have forgotten what came before
 
 def away(client: Client, goal: np.ndarray) -> float:
     """How far the cube is from a place in the plane [m]."""
-    place = {signal.name: signal.value for signal in client.truth.signals}
+    place = convert.signal_values(client.truth.signals)
     return float(np.hypot(place["cube_x"] - goal[0], place["cube_y"] - goal[1]))
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from std_srvs.srv import Trigger
+from worldpilot_nodes import convert
 from worldpilot_nodes.client import Client
 
 from worldpilot import graph
@@ -72,7 +73,7 @@ def run_asked(client: Client, wanted: asked.Asked, seconds: float, first: str, u
     while time.monotonic() - begin < seconds and not signal(client, "fallen"):
         if client.truth is not seen:
             seen = client.truth
-            rows.append({s.name: s.value for s in seen.signals} | {"after": time.monotonic() - begin})
+            rows.append(convert.signal_values(seen.signals) | {"after": time.monotonic() - begin})
         time.sleep(0.003)
     fell = time.monotonic() - begin if signal(client, "fallen") else None
     rows = [row for row in rows if row["after"] >= SETTLES] or rows[-1:]
@@ -98,7 +99,7 @@ def watch(client: Client, seconds: float) -> Episode:
 
 def signal(client: Client, name: str) -> float:
     """What the simulator says."""
-    return next(s.value for s in client.truth.signals if s.name == name)
+    return convert.signal_values(client.truth.signals)[name]
 
 
 def happened(episodes: list[Episode], key: str) -> dict[str, Any]:

@@ -137,18 +137,25 @@ def _run_draft(args: argparse.Namespace) -> int:
     from worldpilot.models.language.distil import DraftConfig
     from worldpilot.reasoning.draft import make_draft, make_texts
 
+    config = DraftConfig(**{name: given for name in DRAFT_SETTINGS if (given := getattr(args, name)) is not None})
     if args.part:
         index, slash, parts = args.part.partition("/")
         if not (slash and index.isdecimal() and parts.isdecimal()):
             raise InvalidInput(f"--part {args.part}: expected I/N, such as 1/4")
-        seed = DraftConfig.seed if args.seed is None else args.seed
-        sizes = {"instructions": args.instructions, "questions": args.questions, "seed": seed, "device": args.device}
-        print(make_texts(args.target, args.out, part=(int(index), int(parts)), **sizes))
+        file = make_texts(
+            args.target,
+            args.out,
+            instructions=args.instructions,
+            questions=args.questions,
+            seed=config.seed,
+            part=(int(index), int(parts)),
+            device=args.device,
+        )
+        print(file)
         return 0
-    given = {name: getattr(args, name) for name in DRAFT_SETTINGS if getattr(args, name) is not None}
     manifest = make_draft(
         args.target,
-        DraftConfig(**given),
+        config,
         args.out,
         args.artifact,
         instructions=args.instructions,

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import numpy as np
+from worldpilot_nodes import convert
 
 from worldpilot.demo.outcome import RUNS, Outcome
 from worldpilot.demo.story import Repair, Story, Timing
@@ -88,7 +89,7 @@ class GaitStory(Story):
         start, rows, falls, down, next_line = time.monotonic(), [], 0, False, 2.0
         while (took := time.monotonic() - start) < seconds:
             seen = self._client.truth
-            row = {signal.name: signal.value for signal in seen.signals}
+            row = convert.signal_values(seen.signals)
             falls += row["fallen"] > 0 and not down
             down = row["fallen"] > 0
             if took > _SETTLE and not down:
@@ -101,7 +102,7 @@ class GaitStory(Story):
 
     def _speed(self) -> float:
         """Forwards, now [m/s]."""
-        return next(signal.value for signal in self._client.truth.signals if signal.name == "forward_velocity")
+        return convert.signal_values(self._client.truth.signals)["forward_velocity"]
 
     def _progress(self, took: float, row: dict[str, float]) -> None:
         status = self._client.status

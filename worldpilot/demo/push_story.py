@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from worldpilot_nodes import convert
 from worldpilot_nodes.client import Reaching
 
 from worldpilot.demo.goals import BLOCK_COLOUR, ELSEWHERE, GOAL, SWAP_EXPRESSION, SWAP_POSE, SWAP_REFUSED, TURNED
@@ -88,7 +89,7 @@ class PushStory(Story):
 
 def pose(truth: Any) -> geometry.Pose:
     """The block's pose in a GroundTruth message, of shape (3,) [m, m, rad]."""
-    signals = {signal.name: signal.value for signal in truth.signals}
+    signals = convert.signal_values(truth.signals)
     return np.array([signals["block_x"], signals["block_y"], signals["block_yaw"]])
 
 

@@ -202,7 +202,7 @@ def _joined(rng: Rng, said: Sequence[Said]) -> tuple[str, str]:
     slots = {name: one.text for name, one in zip("abc", said, strict=False)}
     if len(said) == 1:
         return said[0].text, said[0].template
-    forms, kind = ((*words.AND, *legs.AND), "and") if len(said) == 2 else (words.AND_THREE, "and three")
+    forms, kind = (words.AND, "and") if len(said) == 2 else (words.AND_THREE, "and three")
     text, template = _choose(rng, forms, kind, **slots)
     return text, " + ".join([*(one.template for one in said), template])
 

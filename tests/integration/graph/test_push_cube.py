@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from worldpilot_msgs.msg import PlannerStatus
+from worldpilot_nodes import convert
 
 from worldpilot.models.artifact import zoo_path
 
@@ -30,5 +31,5 @@ def test_it_pushes_the_cube_towards_its_goal(start: Callable[..., Any]) -> None:
 
 def away(truth: Any) -> float:
     """How far the cube is from its goal [m]."""
-    place = {signal.name: signal.value for signal in truth.signals}
+    place = convert.signal_values(truth.signals)
     return math.dist((place["cube_x"], place["cube_y"]), GOAL)

@@ -42,7 +42,7 @@ class ActionPriorNode(PilotNode):
             self.subscription("planner_status", self._aim)
 
     def _aim(self, message: PlannerStatus) -> None:
-        self._target = {signal.name: signal.value for signal in message.target}
+        self._target = convert.signal_values(message.target)
 
     def _see(self, message: Latent) -> None:
         stamp = convert.seconds(message.header.stamp)

@@ -3,7 +3,7 @@
 import importlib
 import json
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -119,6 +119,11 @@ def seen(message: Image, spec: ModelSpec) -> Observation:
 def signals_message(values: Mapping[str, float], units: Mapping[str, str]) -> list[Signal]:
     """Signals by name with their units."""
     return [Signal(name=name, unit=units.get(name, ""), value=float(value)) for name, value in values.items()]
+
+
+def signal_values(signals: Iterable[Signal]) -> dict[str, float]:
+    """Values of signals by name."""
+    return {signal.name: signal.value for signal in signals}
 
 
 def signal_specs(spec: ModelSpec) -> list[SignalSpec]:

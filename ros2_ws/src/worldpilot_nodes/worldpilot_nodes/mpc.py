@@ -141,7 +141,7 @@ class MpcNode(PilotNode):
         seen = _Seen(
             stamp,
             latent,
-            {signal.name: signal.value for signal in message.signals},
+            convert.signal_values(message.signals),
             self._sent if taken is None else taken,
             self._proposed(stamp),
             self._trust(),

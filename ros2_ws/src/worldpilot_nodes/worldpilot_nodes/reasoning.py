@@ -90,7 +90,7 @@ class ReasoningNode(PilotNode):
 
     def _hear_latent(self, message: Latent) -> None:
         convert.latent(message, self._spec)
-        self._values = {signal.name: signal.value for signal in message.signals}
+        self._values = convert.signal_values(message.signals)
         self._latent_age.touch()
 
     def _hear_status(self, message: PlannerStatus) -> None:
