@@ -24,7 +24,7 @@ from worldpilot.models.language.context import Context
 from worldpilot.models.language.decoders import Silent, SpeculativeDecoder
 from worldpilot.models.language.grammar import JsonGrammar
 from worldpilot.models.language.loaders import load
-from worldpilot.reasoning.evaluation import VALIDATION, Prompter, Question, Stage, is_exact, load_questions, rate_of
+from worldpilot.reasoning.evaluation import VALIDATION, Question, is_exact, load_questions, rate_of, stage_of
 from worldpilot.reasoning.reasoner import (
     MAX_TOKENS,
     Outcome,
@@ -91,7 +91,7 @@ class Judge:
 def texts() -> Iterator[tuple[Question, Scene]]:
     """The texts of validation.jsonl, in their tasks' scenes."""
     for task, questions in itertools.groupby(load_questions(VALIDATION), lambda question: question.task):
-        with closing(Prompter(task) if task == "quadruped" else Stage(task, seed=0)) as stage:
+        with closing(stage_of(task, seed=0)) as stage:
             for question in questions:
                 yield question, stage.scene(question)
 

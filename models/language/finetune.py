@@ -30,6 +30,7 @@ from worldpilot.models.language.transformer import Attend, Llama
 from worldpilot.models.language.weights import verify_weights, write_manifest
 
 ADAPTER, CHECKPOINT = "adapter.safetensors", "checkpoint.pt"
+RUN = 256
 _LINEARS = ("qkv", "out", "gate_up", "down")
 _LOG = logging.getLogger(__name__)
 
@@ -382,13 +383,28 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def _attend_in(mask: Tensor, dtype: torch.dtype) -> Attend:
-    """Attention of a trie's nodes to their ancestors."""
-    bias = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -math.inf)
+    """Attention of a trie's nodes to their ancestors.
+
+    In depth-first order, a run of nodes sees of the nodes before it only the ancestors of its first: so each run
+    attends to its own few keys, and what the texts do not share is not multiplied.
+    """
+    runs = list[tuple[slice, Tensor, Tensor]]()
+    for begin in range(0, len(mask), RUN):
+        run = slice(begin, begin + RUN)
+        keys = mask[run].any(0).nonzero()[:, 0]
+        seen = mask[run][:, keys]
+        runs.append((run, keys, torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, -math.inf)))
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        heads = [x.to(v.dtype).transpose(0, 1)[None] for x in (q, k, v)]
-        y = F.scaled_dot_product_attention(heads[0], heads[1], heads[2], attn_mask=bias, enable_gqa=True)
-        return y[0].transpose(0, 1)
+        groups, width = k.shape[1], q.shape[2]
+        q = q.to(v.dtype).unflatten(1, (groups, -1)).permute(1, 2, 0, 3) / math.sqrt(width)  # (G, H / G, T, D)
+        k, v = k.to(v.dtype).permute(1, 2, 0), v.transpose(0, 1)  # (G, D, T), (G, T, D)
+        parts = list[Tensor]()
+        for run, keys, bias in runs:  # on a CPU, batched products take a third of scaled_dot_product_attention's time
+            scores = (q[:, :, run].flatten(1, 2) @ k[:, :, keys]).unflatten(1, (-1, len(bias))) + bias
+            weights = scores.softmax(-1, torch.float32).to(v.dtype)
+            parts.append((weights.flatten(1, 2) @ v[:, keys]).unflatten(1, (-1, len(bias))))
+        return torch.cat(parts, 2).permute(2, 0, 1, 3).flatten(1, 2)
 
     return attend
 

@@ -1,11 +1,14 @@
 """The shipped model tells a robot on legs its left from its right, its front from its back, up from down."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
+import numpy as np
 import pytest
 
 from worldpilot.models.language.engine import Engine, EngineConfig
-from worldpilot.reasoning.evaluation import Prompter, Question
+from worldpilot.planners.rewards.expression import compile_expression, parse_unit
+from worldpilot.reasoning.evaluation import LegStage, Question
 from worldpilot.reasoning.reasoner import Reasoner, Status
 from worldpilot.reasoning.scene import Scene
 
@@ -20,29 +23,30 @@ def reasoner() -> Iterator[Reasoner]:
 
 @pytest.fixture(scope="module")
 def quadruped() -> Scene:
-    return Prompter("quadruped").scene(Question("quadruped", "", ({},), ()))
+    with closing(LegStage("quadruped", 0)) as stage:
+        return stage.scene(Question("quadruped", "", ({},), ()))
 
 
 @pytest.mark.parametrize(
-    ("say", "signal", "bound"),
+    ("say", "signal", "sign"),
     [
-        ("turn right", "yaw_rate", "upper"),  # positive is to the left
-        ("turn left", "yaw_rate", "lower"),
-        ("walk backwards", "forward_velocity", "upper"),
-        ("walk forward", "forward_velocity", "lower"),
-        ("sidestep right", "lateral_velocity", "upper"),
-        ("sidestep left", "lateral_velocity", "lower"),
-        ("nose up", "pitch", "upper"),  # positive is nose down
-        ("nose down", "pitch", "lower"),
-        ("lean left", "roll", "upper"),
-        ("lean right", "roll", "lower"),
+        ("turn right", "yaw_rate", -1),  # positive is to the left
+        ("turn left", "yaw_rate", +1),
+        ("walk backwards", "forward_velocity", -1),
+        ("walk forward", "forward_velocity", +1),
+        ("sidestep right", "lateral_velocity", -1),
+        ("sidestep left", "lateral_velocity", +1),
+        ("nose up", "pitch", -1),  # positive is nose down
+        ("nose down", "pitch", +1),
+        ("lean left", "roll", -1),
+        ("lean right", "roll", +1),
     ],
 )
-def test_it_goes_the_way_it_is_told(reasoner: Reasoner, quadruped: Scene, say: str, signal: str, bound: str) -> None:
+def test_it_goes_the_way_it_is_told(reasoner: Reasoner, quadruped: Scene, say: str, signal: str, sign: int) -> None:
     outcome = reasoner.reason(say, quadruped)
     assert outcome.status is Status.REWARD
     assert outcome.spec is not None
     (term,) = outcome.spec.terms
-    assert term.params["signal"] == signal
-    assert set(term.params) & {"lower", "upper"} == {bound}
-    assert term.params[bound] < 0 if bound == "upper" else term.params[bound] > 0
+    score = compile_expression(str(term.params["expression"]), {signal: parse_unit("1")}).function
+    forth, still, back = (float(score({signal: np.array([way * 0.4])})[0]) for way in (sign, 0, -sign))
+    assert back < still < forth

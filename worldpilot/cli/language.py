@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluate = commands.add_parser("evaluate", help="how many held-out instructions are understood, by what they cause")
     evaluate.set_defaults(act=_evaluate)
     _add_engine(evaluate, model="reasoning")
-    evaluate.add_argument("--legs", action="store_true", help="those for a robot on legs, judged by their slots")
+    evaluate.add_argument("--legs", action="store_true", help="those for a robot on legs")
     evaluate.add_argument("--simulate", type=int, help="judge only so many in simulation, the others by their slots")
     evaluate.add_argument("--seed", type=int, default=0, help="of the simulation (default: 0)")
     evaluate.add_argument("--json", type=Path, help="write the figures and every case as one JSON object")

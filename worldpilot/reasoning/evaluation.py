@@ -1,9 +1,10 @@
 """Does it understand? Held-out instructions, judged by their slots and by what the robot then does in simulation.
 
-Each line of held_out.jsonl has a task, what is said, the intents that are right (the first is meant, others are as
-good), and how to judge the robot: a list of conditions over the simulation's ground truth, written from the
-instruction and not from the reward. An instruction counts as right if the robot meets all of them, if it is refused
-where it must be, or if the right question is answered. Instructions without conditions are judged by their slots.
+Each line of held_out.jsonl and held_out_legs.jsonl has a task, what is said, the intents that are right (the first is
+meant, others are as good), and how to judge the robot: a list of conditions over the simulation's ground truth, written
+from the instruction and not from the reward. An instruction counts as right if the robot meets all of them, if it is
+refused where it must be, or if the right question is answered. Instructions without conditions are judged by their
+slots.
 """
 
 import json
@@ -21,6 +22,7 @@ import numpy.typing as npt
 
 from worldpilot.calibration.intervals import wilson
 from worldpilot.errors import InvalidInput, WorldpilotError
+from worldpilot.evaluation import controllers
 from worldpilot.evaluation.cases import Case
 from worldpilot.evaluation.controllers import Planning
 from worldpilot.evaluation.policies import Planner, Setting
@@ -28,14 +30,17 @@ from worldpilot.models.artifact import Artifact, zoo_path
 from worldpilot.planners.rewards import registry
 from worldpilot.reasoning.expand import expand
 from worldpilot.reasoning.reasoner import Outcome, Reasoner, Status
-from worldpilot.reasoning.scene import LAYOUTS, Scene, Signal
+from worldpilot.reasoning.scene import Scene
+from worldpilot.sim.legged import LeggedWorld
 from worldpilot.sim.tasks import World, task
 from worldpilot.types import RewardSpec, RewardTerm
 
 HELD_OUT = Path(__file__).with_name("held_out.jsonl")
-HELD_OUT_LEGS = Path(__file__).with_name("held_out_legs.jsonl")  # judged by their slots only
+HELD_OUT_LEGS = Path(__file__).with_name("held_out_legs.jsonl")
 VALIDATION = Path(__file__).with_name("validation.jsonl")  # in other words than training, to choose settings by
-SECONDS = 15.0  # of simulation for an instruction
+STARTS = 10  # of a robot on legs; which one is drawn by what is said
+WARM_UP = 25  # control steps that a robot on legs has run before it is told
+RUN = RewardSpec((RewardTerm("expression", params={"expression": "min(forward_velocity, 1)"}),), name="Run")
 SETTLED = 0.4  # share of a run after which a region must be kept
 
 Track = Mapping[str, npt.NDArray[np.float64]]  # signal -> (T + 1,), the simulation's ground truth
@@ -91,17 +96,23 @@ def evaluate(
     if simulate is not None:
         judged = sorted(np.random.default_rng(seed).permutation(judged)[:simulate].tolist())
     cases: list[dict[str, Any]] = [{} for _ in asked]
+    seconds = dict[str, float]()
     for name in sorted({question.task for question in asked}):
-        in_simulation = any(question.judge for question in asked if question.task == name)
-        with closing(Stage(name, seed) if in_simulation else Prompter(name)) as stage:
+        with closing(stage_of(name, seed)) as stage:
+            seconds[name] = stage.seconds
             for i, question in enumerate(asked):
                 if question.task == name:
                     cases[i] = _ask(reasoner, question, stage, simulated=i in judged)
                     progress(cases[i])
-    return {**_summary(cases), "seed": seed, "seconds_simulated": SECONDS, "cases": cases}
+    return {**_summary(cases), "seed": seed, "seconds_simulated": seconds, "cases": cases}
 
 
-def _ask(reasoner: Reasoner, question: Question, stage: "Stage | Prompter", simulated: bool) -> dict[str, Any]:
+def stage_of(name: str, seed: int) -> "Stage | LegStage":
+    """The world in which a task's instructions are given."""
+    return LegStage(name, seed) if "forward_velocity" in task(name).signals else Stage(name, seed)
+
+
+def _ask(reasoner: Reasoner, question: Question, stage: "Stage | LegStage", simulated: bool) -> dict[str, Any]:
     """One case."""
     scene = stage.scene(question)
     begin = time.perf_counter()
@@ -123,7 +134,7 @@ def _ask(reasoner: Reasoner, question: Question, stage: "Stage | Prompter", simu
             case["right"] = outcome.status is Status.REFUSED
         case "question":
             case["right"] = exact
-        case "reward" if simulated and isinstance(stage, Stage):
+        case "reward" if simulated:
             meant = expand(question.intents[0], scene)[0]
             case["reference"] = stage.judge(meant, question, meant)
             if outcome.spec is None:
@@ -187,28 +198,10 @@ def _summary(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 # --- the simulation ----------------------------------------------------------------------------------------------
 
 
-class Prompter:
-    """A task of which nothing but its signals is needed: they are in the middle of their ranges."""
-
-    def __init__(self, name: str) -> None:
-        layout = LAYOUTS[name]
-        signals = list[Signal]()
-        for signal, unit in task(name).signals.items():
-            low, high = layout.ranges.get(signal, (None, None))
-            signals.append(Signal(signal, unit, ((low or 0.0) + (high or 0.0)) / 2, low, high))
-        working = RewardSpec((RewardTerm("expression", params={"expression": "forward_velocity"}),), name="A task")
-        self._scene = Scene(name, tuple(signals), frozenset(registry.available()), layout.view, reward=working)
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def scene(self, question: Question) -> Scene:
-        """The scene of a question."""
-        return replace(self._scene, has_goal=question.goal_image)
-
-
 class Stage:
     """A task's simulated world with the shipped model that acts in it."""
+
+    seconds = 15.0  # of simulation for an instruction
 
     def __init__(self, name: str, seed: int) -> None:
         self._name, self._seed = name, seed
@@ -280,7 +273,7 @@ class Stage:
         )
         policy = Planner(setting, "ssr")
         seen = [self._world.signals()]
-        for _ in range(round(SECONDS / self._world.action.control_dt)):
+        for _ in range(round(self.seconds / self._world.action.control_dt)):
             self._world.drive(policy.act(self._world.observe().data))
             seen.append(self._world.signals())
         return {name: np.array([signals[name] for signals in seen]) for name in seen[0]}
@@ -334,6 +327,78 @@ class Stage:
     def _gap(self, track: Track) -> npt.NDArray[np.float64]:
         """From robot to object in the plane, (T + 1,) [m]."""
         return np.hypot(*(track[f"{self._robot}_{axis}"] - track[f"{self._object}_{axis}"] for axis in "xy"))
+
+
+class LegStage:
+    """A robot on legs with its shipped model and its graph's planner: it has begun to run when it is told."""
+
+    seconds = 6.0  # of simulation for an instruction, unless it falls before
+
+    def __init__(self, name: str, seed: int) -> None:
+        self._artifact, self._planning, self._seed = Artifact.load(zoo_path(name)), Planning.of(name), seed
+        world = task(name).world()
+        assert isinstance(world, LeggedWorld)
+        self._world = world
+        self._readings: dict[int, Mapping[str, float]] = {}  # start -> what the model reads when it is told
+
+    def close(self) -> None:
+        self._world.close()
+
+    def scene(self, question: Question) -> Scene:
+        """The scene in which a question is asked, as the model sees it."""
+        readings = self._reading(self._start(question))
+        return Scene.of(self._artifact.spec, readings, registry.available(), has_goal=question.goal_image, reward=RUN)
+
+    def judge(self, reward: RewardSpec, question: Question, meant: RewardSpec) -> bool:
+        """Whether the robot, given a reward, meets a question's conditions and does not fall."""
+        start = self._start(question)
+        reading = self._reading(start)
+        setting = controllers.Setting(self._artifact, self._world, reward, self._planning, start)
+        planner = controllers.Planner(setting, "ssr")
+        driven = self._begun(setting, planner)
+        track = list[Mapping[str, float]]()
+        for _ in range(round(self.seconds / self._world.action.control_dt)):
+            driven.drive(planner.act(driven.state, driven.previous))
+            track.append(self._world.signals())
+            if self._world.ended:
+                return False
+        settled = track[int(SETTLED * len(track)) :]
+        means = {name: float(np.mean([signals[name] for signals in settled])) for name in settled[0]}
+        return all(self._holds(condition, means, reading) for condition in question.judge)
+
+    def _start(self, question: Question) -> int:
+        """The seed of a question's start."""
+        return self._seed * STARTS + zlib.crc32(question.say.encode()) % STARTS
+
+    def _begun(self, setting: controllers.Setting, watching: controllers.Controller) -> controllers.Driven:
+        """The robot after the first steps under the action prior alone, which a controller watches."""
+        self._world.reset(seed=setting.seed)
+        driven, prior = controllers.Driven(self._world), controllers.PriorAlone(setting)
+        for _ in range(WARM_UP):
+            watching.watch(driven.state, driven.previous)
+            driven.drive(prior.act(driven.state, driven.previous))
+        return driven
+
+    def _reading(self, start: int) -> Mapping[str, float]:
+        """What the model reads when the robot is told."""
+        if start not in self._readings:
+            setting = controllers.Setting(self._artifact, self._world, RUN, self._planning, start)
+            state = self._begun(setting, controllers.PriorAlone(setting)).state
+            latent = self._artifact.world_model.encode(state[None])[0]
+            signals = self._artifact.world_model.signals(latent)
+            self._readings[start] = {name: float(value) for name, value in signals.items()}
+        return self._readings[start]
+
+    def _holds(self, condition: Mapping[str, Any], means: Mapping[str, float], reading: Mapping[str, float]) -> bool:
+        """One condition of a question's judge: of the signals' means once it has settled."""
+        match condition:
+            case {"mean": bounds}:
+                return all(_within(means[name], *ends) for name, ends in bounds.items())
+            case {"changed": by, "within": within}:
+                return all(abs(means[name] - reading[name] - change) <= within for name, change in by.items())
+            case {"any": choices}:
+                return any(all(self._holds(c, means, reading) for c in choice) for choice in choices)
+        raise InvalidInput(f"held_out_legs: there is no condition {condition!r}")
 
 
 def _limits_pace(term: RewardTerm) -> bool:

@@ -4,6 +4,7 @@ Scores are squared metres, as goal_pose's: 0.01 is an object 10 cm from its goal
 they are worth in that unit.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -24,8 +25,12 @@ CLEARANCE = 0.09  # [m], between two bodies that shall keep apart
 APPROACH = 0.05  # of goal_pose: keeps the robot at the object
 SLOW = {"gentle": 0.35, "slow": 0.2}  # share of the largest speed that a pace allows
 MAINTAIN = 0.05  # weight of staying in a region [m²]
+ON_LEGS = 1.0  # what a third of a signal's range is worth to a robot on legs: its standing reward counts in ones
+SWAY = 0.4  # share of it for a speed that shall be nought, beyond a sixth: a gait sways, and counting that ends it
+THIRDS = {"m": 0.05, "m/s": 0.4, "rad": 0.13, "rad/s": 0.4, "1": 0.3}  # of ranges that are not known
 OVERSPEED = 4.0  # weight of the squared excess over a speed limit [s²]
 _GO_ON = "go on with: "
+_NAMES = re.compile(r"[a-z]\w*")
 _STILL: Mapping[str, Any] = {"expression": "-speed"}
 _STAND: Mapping[str, Any] = {"expression": "-abs(forward_velocity)"}  # of a robot whose controls are no velocities
 CALM = 0.02  # weight of the speed where no term asks for motion [m s]
@@ -56,6 +61,8 @@ def expand(intent: Mapping[str, Any], scene: Scene) -> tuple[RewardSpec, str]:
     goals = intent["goals"]
     for goal in (goal for i, goal in enumerate(goals) if goal not in goals[:i]):  # said twice is said once
         _add(goal, draft, scene)
+    if scene.walks and all(_restrains(goal, scene) for goal in goals):
+        _keep_on(draft, scene)
     pace = intent.get("pace")
     terms = [*(_pose_term(scene.bodies[body], pose, scene) for body, pose in draft.poses.items()), *draft.terms]
     asks_motion = any(term.plugin in ("goal_pose", "goal_latent") for term in terms)
@@ -88,7 +95,8 @@ def _add(goal: Any, draft: _Draft, scene: Scene) -> None:
     """One goal."""
     match goal:
         case "stop":
-            draft.terms.append(RewardTerm("expression", 1.0, _STAND if scene.walks else _STILL))
+            stand = RewardTerm("expression", ON_LEGS / THIRDS["m/s"], _STAND)
+            draft.terms.append(stand if scene.walks else RewardTerm("expression", 1.0, _STILL))
             draft.phrases.append("stop and stay")
         case "goal image":
             draft.terms.append(RewardTerm("goal_latent"))
@@ -113,7 +121,7 @@ def _add(goal: Any, draft: _Draft, scene: Scene) -> None:
             signal = scene.by_name[name]
             value = _now(signal) + _quantity(by, scene.units(signal))
             _check_range(signal, value)
-            draft.terms.append(_reach(signal, value))
+            draft.terms.append(_reach(signal, value, scene))
             draft.phrases.append(f"change {name} by {by}, to {value:.3g} {signal.unit}")
         case {"keep": name, "in": "place"}:
             _aim(draft, scene, name, **{axis: _now(scene.by_name[f"{name}_{axis}"]) for axis in "xy"})
@@ -175,7 +183,7 @@ def _shift(body: Body, way: str, by: str, draft: _Draft, scene: Scene) -> None:
         goal = min(max(goal, low), high)
     _check_range(signal, goal)
     if axis == "z":
-        draft.terms.append(_reach(signal, goal))
+        draft.terms.append(_reach(signal, goal, scene))
     else:
         _aim(draft, scene, body.name, **{axis: goal})
     draft.phrases.append(f"move the {body.name} {100 * length:.3g} cm {_WAYS[way]} ({_list({axis: goal})})")
@@ -198,7 +206,7 @@ def _set(signal: Signal, to: str, draft: _Draft, scene: Scene) -> None:
     posed = body in scene.bodies and axis in ("x", "y", "yaw") and scene.bodies[body].planar
     directed = signal.name in scene.others and to in (*directions(signal), *(LEVELS if signal.signed else ()))
     if directed:
-        _direct(signal, to, draft)
+        _direct(signal, to, draft, scene)
         return
     if to in LEVELS:
         if signal.bounded:
@@ -206,10 +214,10 @@ def _set(signal: Signal, to: str, draft: _Draft, scene: Scene) -> None:
             third = (high - low) / 3
             bounds = {"low": {"upper": low + third}, "high": {"lower": high - third}}
             bounds["middle"] = {"lower": low + third, "upper": high - third}
-            _tolerate(signal.name, bounds[to], third, draft)
+            _hold(signal, bounds[to], draft, scene)
         else:
             sign = "-" if to == "low" else ""
-            draft.terms.append(RewardTerm("expression", MAINTAIN, {"expression": f"{sign}{signal.name}"}))
+            draft.terms.append(_grow(signal, f"{sign}{signal.name}", scene))
         draft.phrases.append(f"keep {signal.name} {to}")
         return
     value = _directed(to, signal, scene)
@@ -217,15 +225,16 @@ def _set(signal: Signal, to: str, draft: _Draft, scene: Scene) -> None:
     if posed and "goal_pose" in scene.plugins:
         _aim(draft, scene, body, **{axis: _wrap(value) if axis == "yaw" else value})
     else:
-        draft.terms.append(_reach(signal, value))
+        draft.terms.append(_reach(signal, value, scene))
     draft.phrases.append(f"bring {signal.name} to {to}")
 
 
-def _direct(signal: Signal, to: str, draft: _Draft) -> None:
+def _direct(signal: Signal, to: str, draft: _Draft, scene: Scene) -> None:
     """A signal whose sign is a direction: one way, or in size.
 
     A direction asks for more than a third of the range that way, high for more than two thirds of the positive one,
-    low for less than a third either way; of a range that mostly lies one way, low is that way's.
+    low for less than a third either way, of a robot on legs for nothing; of a range that mostly lies one way, low is
+    that way's.
     """
     negative, positive = directions(signal)
     if signal.bounded:
@@ -235,14 +244,34 @@ def _direct(signal: Signal, to: str, draft: _Draft) -> None:
             negative: {"upper": low / 3},
             "high": {"lower": 2 * high / 3},
             "middle": {"lower": high / 3, "upper": 2 * high / 3},
-            "low": {"lower": high / 12 if high > -1.5 * low else low / 3, "upper": high / 3},
+            "low": {"lower": low / 3, "upper": high / 3},
         }
-        _tolerate(signal.name, bounds[to], high / 3, draft)
+        if high > -1.5 * low:
+            bounds["low"]["lower"] = high / 12
+        elif scene.walks and to == "low":
+            draft.terms.append(_nought(signal, scene))
+            draft.phrases.append(f"keep {signal.name} low")
+            return
+        _hold(signal, bounds[to], draft, scene)
     else:
         sign = "-" if to in (negative, "low") else ""
         size = f"abs({signal.name})" if to == "low" else signal.name
-        draft.terms.append(RewardTerm("expression", MAINTAIN, {"expression": f"{sign}{size}"}))
+        draft.terms.append(_grow(signal, f"{sign}{size}", scene))
     draft.phrases.append(f"keep {signal.name} {to}")
+
+
+def _nought(signal: Signal, scene: Scene) -> RewardTerm:
+    """A term of a robot on legs that wants nothing of a signal; of a speed, no more than its gait's swaying."""
+    if signal.unit == "rad":
+        return _reach(signal, 0.0, scene)
+    third = _third(signal)
+    swaying = {"expression": f"-max(abs({signal.name}) - {_number(third / 2)}, 0)"}
+    return RewardTerm("expression", SWAY * ON_LEGS / third, swaying)
+
+
+def _grow(signal: Signal, expression: str, scene: Scene) -> RewardTerm:
+    """A term that wants as much of a signal as it can get."""
+    return RewardTerm("expression", ON_LEGS / _third(signal) if scene.walks else MAINTAIN, {"expression": expression})
 
 
 def _keep(name: str, region: str, draft: _Draft, scene: Scene) -> None:
@@ -267,6 +296,25 @@ def _carry_on(draft: _Draft, scene: Scene) -> None:
         raise Inexpressible("the robot was stopped and has nothing to go on with; say what it shall do")
     draft.terms += [term for term in reward.terms if not _is_pace(term)]
     draft.phrases.append(_GO_ON + (reward.name or "the present reward"))
+
+
+def _restrains(goal: Any, scene: Scene) -> bool:
+    """Whether a goal of a robot on legs only says what is not to happen: no turning, leaning or drifting."""
+    match goal:
+        case {"set": name, "to": "low"}:
+            return scene.by_name[name].signed and name != "forward_velocity"
+    return False
+
+
+def _keep_on(draft: _Draft, scene: Scene) -> None:
+    """The reward in force, but for its terms about signals that something was said of: "don't turn" ends no run."""
+    reward = scene.reward
+    if reward is None or is_stop(reward):
+        return
+    kept = [term for term in reward.terms if not draft.told & set(_NAMES.findall(json.dumps(dict(term.params))))]
+    if kept:
+        draft.terms[:0] = kept
+        draft.phrases.insert(0, _GO_ON + (reward.name or "the present reward"))
 
 
 def is_stop(reward: RewardSpec) -> bool:
@@ -301,8 +349,12 @@ def _pose_term(body: Body, pose: Mapping[str, float], scene: Scene) -> RewardTer
     return RewardTerm("goal_pose", 1.0, params)
 
 
-def _reach(signal: Signal, value: float) -> RewardTerm:
-    """Minus the squared distance of a signal to a value, scaled to be worth what a position would be."""
+def _reach(signal: Signal, value: float, scene: Scene) -> RewardTerm:
+    """Minus the squared distance of a signal to a value, scaled to be worth what a position would be; on legs, minus
+    the distance."""
+    if scene.walks:
+        distance = f"-abs({signal.name} - {_number(value)})" if value else f"-abs({signal.name})"
+        return RewardTerm("expression", ON_LEGS / _third(signal), {"expression": distance})
     if signal.unit == "rad":
         return RewardTerm("expression", 0.01, {"expression": f"-angle_diff({signal.name}, {_number(value)})**2"})
     scale = 1.0 if signal.unit == "m" or not signal.bounded else 0.3 / (_range(signal)[1] - _range(signal)[0])
@@ -314,6 +366,25 @@ def _tolerate(signal: str, bounds: Mapping[str, float], margin: float, draft: _D
     rounded = {name: round(value, 5) for name, value in bounds.items()}
     params = {"signal": signal, **rounded, "margin": round(margin, 5)}
     draft.terms.append(RewardTerm("tolerance", MAINTAIN, params))
+
+
+def _hold(signal: Signal, bounds: Mapping[str, float], draft: _Draft, scene: Scene) -> None:
+    """A term that keeps a signal that is no body's within bounds; on legs, minus the distance from them."""
+    if not scene.walks:
+        _tolerate(signal.name, bounds, _third(signal), draft)
+        return
+    parts = {"lower": "max({} - {name}, 0)", "upper": "max({name} - {}, 0)"}
+    beyond = (parts[side].format(_number(bound), name=signal.name) for side, bound in bounds.items())
+    draft.terms.append(RewardTerm("expression", ON_LEGS / _third(signal), {"expression": f"-{' - '.join(beyond)}"}))
+
+
+def _third(signal: Signal) -> float:
+    """A third of a signal's range, of one whose sign is a direction of its positive half; as its unit has it, if no
+    range is known."""
+    if not signal.bounded:
+        return THIRDS[signal.unit]
+    low, high = _range(signal)
+    return (high if signal.signed else high - low) / 3
 
 
 def _speed_limit(limit: float) -> RewardTerm:

@@ -73,7 +73,7 @@ def held(template: str) -> bool:
 
 def draw_scene(rng: Rng) -> Scene:
     """A scene of the zoo, or one that nobody has built: other names, more bodies, other signals."""
-    task = str(rng.choice(["push_t", "push_cube", "other", "legs"], p=[0.225, 0.235, 0.15, 0.39]))
+    task = str(rng.choice(["push_t", "push_cube", "other", "legs"], p=[0.16, 0.17, 0.12, 0.55]))
     if task == "legs":
         return _legs(rng)
     view = LAYOUTS[task].view if task in LAYOUTS else (PICTURE_VIEW if rng.random() < 0.5 else ROBOT_VIEW)
@@ -148,6 +148,8 @@ def _closed(rng: Rng, scene: Scene, kind: str) -> Pair | None:
     if kind == "refuse" and label in ("object", "ability", "sensor") and rng.random() < 0.5:
         said = {"object": _absent, "ability": _impossible, "sensor": _unsensed}[label](rng, scene)
         return said and Pair(said.text, scene, {kind: label}, said.template)
+    if scene.walks and kind == "refuse" and rng.random() < 0.4:
+        return _whole(rng, scene, label)
     if scene.walks and kind == "refuse" and (label in ("ability", "object") or rng.random() < 0.6):
         text, template = _choose(rng, legs.REFUSALS[label], f"on legs: {label}", x=_stranger(rng, scene))
         return Pair(text, scene, {kind: label}, template)
@@ -159,10 +161,14 @@ def _closed(rng: Rng, scene: Scene, kind: str) -> Pair | None:
 
 def _on_legs(rng: Rng, scene: Scene) -> Pair:
     """One to three things that a robot on legs shall do at a time, each about another signal."""
+    if rng.random() < 0.55:
+        return _whole(rng, scene)
     wanted = int(rng.choice([1, 2, 3], p=[0.56, 0.34, 0.1]))
     said: dict[str, Said] = {}
     while len(said) < wanted:
         signal, level = _way_to_go(rng, scene)
+        if signal == "forward_velocity" and rng.random() < 0.1:
+            level = "stop"
         if signal not in said:
             said[signal] = _gait(rng, scene, signal, level)
     text, template = _joined(rng, list(said.values()))
@@ -173,6 +179,28 @@ def _on_legs(rng: Rng, scene: Scene) -> Pair:
     return Pair(text, scene, intent, template)
 
 
+def _whole(rng: Rng, scene: Scene, refusal: str = "") -> Pair:
+    """An instruction to a robot on legs that is said as a whole, of the left or of the right; or a refusal's."""
+    while True:
+        index = int(rng.integers(len(legs.WHOLE)))
+        phrase, intent = legs.WHOLE[index]
+        signals = {goal["set"] for goal in intent.get("goals", ()) if goal != "stop"}
+        if intent.get("refuse", "") == refusal and signals <= scene.by_name.keys():
+            break
+    text = " ".join(_pick(rng, phrase).split())
+    other = legs.mirrored(text)
+    if other != text and rng.random() < 0.5:
+        text, intent = other, _mirrored(intent)
+    return Pair(text, scene, intent, f"whole {index}")
+
+
+def _mirrored(intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An intent of the left as one of the right."""
+    if "refuse" in intent:
+        return intent
+    return {"goals": [goal if goal == "stop" else goal | {"to": legs.mirrored(goal["to"])} for goal in intent["goals"]]}
+
+
 def _way_to_go(rng: Rng, scene: Scene) -> tuple[str, str]:
     """A signal of a robot on legs and its level; those that are asked for in many ways more often."""
     offered = [key for key in legs.GAITS if key[0] in scene.by_name]
@@ -181,7 +209,9 @@ def _way_to_go(rng: Rng, scene: Scene) -> tuple[str, str]:
 
 
 def _gait(rng: Rng, scene: Scene, signal: str, level: str) -> Said:
-    """A signal of a robot on legs at a level, at a value, or changed by one."""
+    """A signal of a robot on legs at a level, at a value, or changed by one; or standing still."""
+    if level == "stop":
+        return Said(*_choose(rng, legs.STOP, "stop on legs"), ("stop",))
     if (signal, "") in legs.MORE_OR_LESS and rng.random() < 0.15:
         sign = str(rng.choice(["", "-"]))
         written, plain = _value(rng, scene.by_name[signal].unit, signed=False)

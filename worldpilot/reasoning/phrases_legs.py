@@ -1,11 +1,15 @@
 # ruff: noqa: E501 (a phrase is one line)
 """What people say to a robot on legs, in the phrase language of `instructions`: what a signal shall be, and what is refused.
 
-Of left and right only the left is written; `mirrored` says it of the right.
+Of left and right only the left is written; `mirrored` says it of the right. whole_legs.jsonl has instructions that are
+said as a whole, each with its intent: several goals in one sentence, or one among reasons and stories.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 _OTHER = {
     "left": "right",
@@ -384,7 +388,6 @@ _ONE_SIDED: Mapping[tuple[str, str], Sequence[str]] = {
         "(quick|fast) as a flash",
         "(lickety-split|posthaste|apace) down the path",
         "catch that (bus|rabbit|thief) ahead, run",
-        "chase the (ball|rabbit|car) in front of you, quick",
         "race me( to the finish line|)",
         "win the race",
         "overtake (that dog|him|the others)",
@@ -595,15 +598,7 @@ _ONE_SIDED: Mapping[tuple[str, str], Sequence[str]] = {
         "walk in the direction you are facing",
         "(go|walk) the way you're (looking|facing)",
         "(go|walk) towards what is in front of you",
-        "walk up to the (door|wall|tree|chair) in front of you",
-        "approach the (wall|box|table|person) ahead of you",
-        "(go|get) nearer to the (thing|object|door) in front",
         "(get|come) closer to what you see in front of you",
-        "go (through|out through) the door in front of you",
-        "walk across the (room|field|yard|bridge) ahead",
-        "cross the (street|lawn|hall) in front of you",
-        "follow the (path|road|trail) ahead",
-        "follow the (man|dog|person) in front of you",
         "go for a walk",
         "(take|have) a walk( ahead|)",
         "let's (go|walk|go for a walk)",
@@ -2581,6 +2576,10 @@ GAITS: Mapping[tuple[str, str], Sequence[str]] = _ONE_SIDED | {
     for (signal, level), phrases in _ONE_SIDED.items()
     if level.startswith("left")
 }
+WHOLE: Sequence[tuple[str, Mapping[str, Any]]] = tuple(  # phrase and intent
+    (line.pop("say"), line)
+    for line in map(json.loads, Path(__file__).with_name("whole_legs.jsonl").read_text(encoding="utf-8").splitlines())
+)
 _PLANAR = ("height", "forward_velocity", "vertical_velocity", "pitch", "pitch_rate")  # of robots that cannot turn
 _FALLS = ("fallen", "fall_probability")
 _FEET = ("contact_fl", "contact_fr", "contact_rl", "contact_rr")

@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> None:
         ("rank", int),
         ("layers", int),
         ("lr", float),
+        ("dropout", float),
         ("batch-tokens", int),
         ("seed", int),
     ):
@@ -55,6 +56,7 @@ def main(argv: list[str] | None = None) -> None:
         epochs=args.epochs,
         batch_tokens=args.batch_tokens,
         lr=args.lr,
+        dropout=args.dropout,
         seed=args.seed,
     )
     train, validation = (

@@ -11,7 +11,7 @@ import pytest
 from worldpilot.reasoning.evaluation import (
     HELD_OUT_LEGS,
     VALIDATION,
-    Prompter,
+    LegStage,
     Question,
     Stage,
     evaluate,
@@ -40,8 +40,12 @@ class Oracle:
 
 @pytest.fixture(scope="module")
 def stages():
-    with closing(Stage("push_t", 0)) as push_t, closing(Stage("push_cube", 0)) as push_cube:
-        yield {"push_t": push_t, "push_cube": push_cube, "quadruped": Prompter("quadruped")}
+    with (
+        closing(Stage("push_t", 0)) as push_t,
+        closing(Stage("push_cube", 0)) as push_cube,
+        closing(LegStage("quadruped", 0)) as quadruped,
+    ):
+        yield {"push_t": push_t, "push_cube": push_cube, "quadruped": quadruped}
 
 
 @pytest.mark.parametrize("question", QUESTIONS + LEGS + CHOOSING, ids=lambda question: question.say[:40])
@@ -125,11 +129,40 @@ def test_right_and_wrong_answers_are_counted():
     assert replace(some[0], say="other").kind == "reward"
 
 
-def test_without_conditions_slots_are_judged():
+@pytest.mark.parametrize(
+    ("condition", "right", "wrong"),
+    [
+        (
+            {"mean": {"height": [None, 0.25], "yaw_rate": [0.2, None]}},
+            {"height": 0.2, "yaw_rate": 0.3},
+            {"height": 0.2},
+        ),
+        ({"changed": {"height": -0.02}, "within": 0.01}, {"height": 0.245}, {"height": 0.27}),
+        ({"any": [[{"mean": {"roll": [0.1, None]}}], [{"mean": {"pitch": [0.1, None]}}]]}, {"pitch": 0.2}, {}),
+    ],
+)
+def test_a_condition_on_legs_tells_right_from_wrong(stages, condition, right, wrong):
+    rest = dict.fromkeys(("height", "yaw_rate", "roll", "pitch"), 0.0)
+    assert stages["quadruped"]._holds(condition, rest | right, {"height": 0.27})
+    assert not stages["quadruped"]._holds(condition, rest | wrong, {"height": 0.27})
+
+
+@pytest.mark.slow
+def test_a_robot_on_legs_is_judged_by_what_it_does(stages):
+    """It turns and crouches as it is told, and what was not told is not done."""
+    asked = {json.dumps(question.intents[0]): question for question in LEGS}
+    left, low = ({"goals": [{"set": signal, "to": to}]} for signal, to in (("yaw_rate", "left"), ("height", "low")))
+    some = [asked[json.dumps(intent)] for intent in (left, low)]
+    right, swapped = ({some[i].say: (left, low)[i ^ j] for i in (0, 1)} for j in (0, 1))
+    assert evaluate(Oracle(right), questions=some)["rewards"]["rate"] == 1  # type: ignore[arg-type]
+    assert evaluate(Oracle(swapped), questions=some)["rewards"]["rate"] == 0  # type: ignore[arg-type]
+
+
+def test_slots_are_judged_where_nothing_is_simulated():
     right = {question.say: dict(question.intents[0]) for question in LEGS}
-    scores = evaluate(Oracle(right), questions=LEGS)  # type: ignore[arg-type]
+    scores = evaluate(Oracle(right), questions=LEGS, simulate=0)  # type: ignore[arg-type]
     assert scores["rewards"]["rate"] == scores["refusals"]["rate"] == scores["questions"]["rate"] == 1
     wrong = {say: {"goals": [{"set": "yaw_rate", "to": "left"}]} for say in right}
-    scores = evaluate(Oracle(wrong), questions=LEGS)  # type: ignore[arg-type]
+    scores = evaluate(Oracle(wrong), questions=LEGS, simulate=0)  # type: ignore[arg-type]
     assert scores["rewards"]["rate"] < 0.2
     assert scores["refusals"]["rate"] == 0

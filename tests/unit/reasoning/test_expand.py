@@ -4,12 +4,16 @@ import math
 from dataclasses import replace
 
 import jsonschema
+import numpy as np
 import pytest
 
+from worldpilot.models.artifact import Artifact, zoo_path
 from worldpilot.planners.rewards import registry
-from worldpilot.reasoning.expand import Inexpressible, expand, is_stop
+from worldpilot.planners.rewards.expression import compile_expression, parse_unit
+from worldpilot.planners.rewards.registry import parse_spec
+from worldpilot.reasoning.expand import THIRDS, Inexpressible, expand, is_stop
 from worldpilot.reasoning.scene import LAYOUTS, Scene, Signal
-from worldpilot.reasoning.schema import intent_schema
+from worldpilot.reasoning.schema import LEVELS, directions, intent_schema
 from worldpilot.types import RewardSpec
 
 
@@ -172,7 +176,7 @@ def quadruped() -> Scene:
         ({"set": "forward_velocity", "to": "backward"}, -0.3, 0.0),
         ({"set": "yaw_rate", "to": "left"}, 0.5, 0.0),
         ({"set": "yaw_rate", "to": "right"}, -0.5, 0.5),
-        ({"set": "yaw_rate", "to": "low"}, -0.1, -0.5),
+        ({"set": "yaw_rate", "to": "low"}, 0.1, -0.5),
         ({"set": "pitch", "to": "nose up"}, -0.2, 0.2),
         ({"set": "pitch", "to": "nose down"}, 0.2, -0.2),
         ({"set": "roll", "to": "right"}, 0.2, -0.2),
@@ -182,24 +186,26 @@ def quadruped() -> Scene:
 )
 def test_levels_of_a_robot_on_legs(quadruped, goal, inside, outside):
     (term,) = terms({"goals": [goal]}, quadruped)  # nothing asks it to stand still besides
-    assert term["plugin"] == "tolerance"
-    assert term["params"]["signal"] == goal["set"]
-    low, high = (term["params"].get(bound, default) for bound, default in (("lower", -9), ("upper", 9)))
-    assert low <= inside <= high
-    assert not low <= outside <= high
+    assert term["plugin"] == "expression"
+    name = goal["set"]
+    best, worse = (
+        compile_expression(term["params"]["expression"], {name: parse_unit("1")}).function({name: np.array([value])})
+        for value in (inside, outside)
+    )
+    assert worse[0] < best[0] == 0
 
 
 @pytest.mark.parametrize(
     ("goal", "expression"),
     [
-        ({"set": "yaw_rate", "to": "-30 deg/s"}, "-(yaw_rate - -0.523599)**2"),
-        ({"set": "yaw_rate", "to": "right 30 deg/s"}, "-(yaw_rate - -0.523599)**2"),
-        ({"set": "yaw_rate", "to": "left 30 deg/s"}, "-(yaw_rate - 0.523599)**2"),
-        ({"set": "forward_velocity", "to": "backward 0.4 m/s"}, "-(forward_velocity - -0.4)**2"),
-        ({"set": "pitch", "to": "nose up 0.2 rad"}, "-angle_diff(pitch, -0.2)**2"),
-        ({"set": "roll", "to": "left 0.2 rad"}, "-angle_diff(roll, -0.2)**2"),
-        ({"change": "forward_velocity", "by": "-20 cm/s"}, "-(forward_velocity - 0.3)**2"),
-        ({"change": "height", "by": "3 cm"}, "-(height - 0.3)**2"),
+        ({"set": "yaw_rate", "to": "-30 deg/s"}, "-abs(yaw_rate - -0.523599)"),
+        ({"set": "yaw_rate", "to": "right 30 deg/s"}, "-abs(yaw_rate - -0.523599)"),
+        ({"set": "yaw_rate", "to": "left 30 deg/s"}, "-abs(yaw_rate - 0.523599)"),
+        ({"set": "forward_velocity", "to": "backward 0.4 m/s"}, "-abs(forward_velocity - -0.4)"),
+        ({"set": "pitch", "to": "nose up 0.2 rad"}, "-abs(pitch - -0.2)"),
+        ({"set": "roll", "to": "left 0.2 rad"}, "-abs(roll - -0.2)"),
+        ({"change": "forward_velocity", "by": "-20 cm/s"}, "-abs(forward_velocity - 0.3)"),
+        ({"change": "height", "by": "3 cm"}, "-abs(height - 0.3)"),
         ("stop", "-abs(forward_velocity)"),
     ],
 )
@@ -214,6 +220,41 @@ def test_a_goal_said_twice_counts_once_and_two_of_a_signal_are_refused(quadruped
     for other in ({"set": "height", "to": "low"}, {"change": "height", "by": "2 cm"}):
         with pytest.raises(Inexpressible, match="two different values of height at once"):
             expand({"goals": [high, other]}, quadruped)
+
+
+def test_what_only_restrains_a_robot_on_legs_leaves_it_its_work(quadruped):
+    """ "Don't turn" ends no run; but what the run says of turning gives way, and a robot that stands stays."""
+    run = {"plugin": "expression", "params": {"expression": "min(forward_velocity, 1)"}}
+    curve = {"plugin": "expression", "params": {"expression": "-abs(yaw_rate - 0.5)"}}
+    at_work = replace(quadruped, reward=parse_spec({"name": "Run in a circle", "terms": [run, curve]}))
+    straight = {"set": "yaw_rate", "to": "low"}
+    spec, sentence = expand({"goals": [straight]}, at_work)
+    said = [term.params["expression"] for term in spec.terms]
+    assert said == ["min(forward_velocity, 1)", "-max(abs(yaw_rate) - 0.2, 0)"]
+    assert sentence == "Go on with: Run in a circle; keep yaw_rate low."
+    assert spec.name == "Run in a circle; keep yaw_rate low"
+    (alone,) = terms({"goals": [straight]}, replace(quadruped, reward=expand({"goals": ["stop"]}, quadruped)[0]))
+    assert alone["params"]["expression"] == "-max(abs(yaw_rate) - 0.2, 0)"
+    assert len(terms({"goals": [straight, {"set": "height", "to": "low"}]}, at_work)) == 2  # crouching is other work
+
+
+@pytest.mark.parametrize("name", ["quadruped", "walker", "hopper"])
+def test_all_that_can_be_asked_of_a_shipped_robot_on_legs_is_a_reward_that_its_planner_takes(name):
+    spec = Artifact.load(zoo_path(name)).spec
+    values = {signal.name: 0.27 if signal.name == "height" else 0.0 for signal in spec.signals}
+    scene = Scene.of(spec, values, registry.available(), has_goal=False, reward=RewardSpec(()))
+    asked = [
+        {"set": signal, "to": to}
+        for signal in scene.others
+        for to in (*LEVELS, *directions(scene.by_name[signal]), "0.2 m/s", "0.1 rad", "0.1 rad/s", "27 cm", "0.5")
+    ]
+    validator = jsonschema.Draft202012Validator(intent_schema(scene))
+    sayable = [goal for goal in asked if validator.is_valid({"goals": [goal]})]
+    assert {goal["set"] for goal in sayable} == set(scene.others)
+    for goal in sayable:
+        (term,) = expand({"goals": [goal]}, scene)[0].terms  # checked against the model's signals and units
+        # A third of a range is worth what the standing reward counts in, or the robot would not heed it.
+        assert term.weight * THIRDS[scene.by_name[goal["set"]].unit] > 0.3
 
 
 def test_standing_is_a_stop(quadruped):

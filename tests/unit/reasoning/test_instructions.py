@@ -122,3 +122,17 @@ def test_robots_on_legs_are_told_what_their_signals_can_be(some):
     } <= said
     assert any("stop" in pair.intent.get("goals", ()) for pair in pairs_on_legs)
     assert not any({"place", "shift", "turn"} & set(goal) for p in pairs_on_legs for goal in p.intent.get("goals", ()))
+
+
+def test_what_is_said_as_a_whole_to_a_robot_on_legs_means_the_side_it_says(some):
+    whole = [pair for pair in some if pair.template.startswith("whole")]
+    kinds = {"refusal" if "refuse" in pair.intent else str(len(pair.intent["goals"])) for pair in whole}
+    assert kinds == {"refusal", "1", "2", "3"}
+    sided = [
+        (pair.instruction.lower(), [goal["to"] for goal in pair.intent.get("goals", ()) if goal != "stop"])
+        for pair in whole
+    ]
+    for side, other in (("left", "right"), ("right", "left")):
+        meant = [text for text, levels in sided if side in levels]
+        assert len(meant) > 20
+        assert all(side in text or other not in text for text in meant)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from worldpilot.errors import ArtifactError, InvalidInput
+from worldpilot.models.language import finetune
 from worldpilot.models.language.finetune import (
     ADAPTER,
     Batch,
@@ -55,6 +56,17 @@ def test_a_trie_gives_each_text_the_logits_it_has_alone():
             mine = batch.owners == owner
             torch.testing.assert_close(together[mine], alone, rtol=1e-4, atol=1e-4)
             assert batch.targets[mine].tolist() == list(text.answer)
+
+
+@pytest.mark.parametrize("length", [1, 7, 40])
+def test_runs_of_a_trie_attend_as_the_whole_trie_does(monkeypatch, length):
+    mask = Batch.of(examples()).mask
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(len(mask), heads, 8, generator=generator, dtype=torch.float64) for heads in (4, 2, 2))
+    monkeypatch.setattr(finetune, "RUN", length)
+    by_runs = finetune._attend_in(mask, torch.float64)(q, k, v)
+    monkeypatch.setattr(finetune, "RUN", len(mask))
+    torch.testing.assert_close(by_runs, finetune._attend_in(mask, torch.float64)(q, k, v), rtol=1e-9, atol=1e-9)
 
 
 def test_it_learns_and_what_is_shipped_is_what_was_learned(tmp_path):
