@@ -402,7 +402,7 @@ def _attend_in(mask: Tensor, dtype: torch.dtype) -> Attend:
         parts = list[Tensor]()
         for run, keys, bias in runs:  # on a CPU, batched products take a third of scaled_dot_product_attention's time
             scores = (q[:, :, run].flatten(1, 2) @ k[:, :, keys]).unflatten(1, (-1, len(bias))) + bias
-            weights = scores.softmax(-1, torch.float32).to(v.dtype)
+            weights = scores.softmax(-1, torch.promote_types(v.dtype, torch.float32)).to(v.dtype)
             parts.append((weights.flatten(1, 2) @ v[:, keys]).unflatten(1, (-1, len(bias))))
         return torch.cat(parts, 2).permute(2, 0, 1, 3).flatten(1, 2)
 
