@@ -371,13 +371,22 @@ def _attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Ten
 
 
 def _attend_causally(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """For training: spelled out, it is 1.5 times quicker forth and back on a CPU than PyTorch's for short texts."""
+    """Attention of each token to itself and those before it, for training."""
+    count = q.shape[-3]
+    return attend_where(q, k, v, torch.ones(count, count, dtype=torch.bool, device=q.device).tril())
+
+
+def attend_where(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
+    """Attention of queries (..., T, n, d) to keys and values (..., S, m, d) where `seen` (T, S) is true; as the
+    queries.
+
+    For training: spelled out, it is 1.5 times quicker forth and back on a CPU than PyTorch's for short texts.
+    """
     count, groups = q.shape[-3], q.shape[-2] // k.shape[-2]
     q, k, v = (x.to(v.dtype).transpose(-2, -3) for x in (q, k, v))
     q = q.reshape(*k.shape[:-2], groups * count, k.shape[-1])  # the queries that share a head of keys
-    later = torch.ones(count, count, dtype=torch.bool, device=q.device).triu(1).repeat(groups, 1)
     scores = (q @ k.transpose(-1, -2)).to(_at_least_float32(v.dtype)) / math.sqrt(k.shape[-1])
-    y = scores.masked_fill(later, -math.inf).softmax(-1).to(v.dtype) @ v
+    y = scores.masked_fill(~seen.repeat(groups, 1), -math.inf).softmax(-1).to(v.dtype) @ v
     return y.reshape(*k.shape[:-3], -1, count, k.shape[-1]).transpose(-2, -3)
 
 

@@ -64,9 +64,9 @@ def test_runs_of_a_trie_attend_as_the_whole_trie_does(monkeypatch, length):
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(len(mask), heads, 8, generator=generator, dtype=torch.float64) for heads in (4, 2, 2))
     monkeypatch.setattr(finetune, "RUN", length)
-    by_runs = finetune._attend_in(mask, torch.float64)(q, k, v)
+    by_runs = finetune._attend_in(mask)(q, k, v)
     monkeypatch.setattr(finetune, "RUN", len(mask))
-    torch.testing.assert_close(by_runs, finetune._attend_in(mask, torch.float64)(q, k, v), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(by_runs, finetune._attend_in(mask)(q, k, v), rtol=1e-9, atol=1e-9)
 
 
 def test_it_learns_and_what_is_shipped_is_what_was_learned(tmp_path):
