@@ -95,8 +95,8 @@ def _add(goal: Any, draft: _Draft, scene: Scene) -> None:
     """One goal."""
     match goal:
         case "stop":
-            stand = RewardTerm("expression", ON_LEGS / THIRDS["m/s"], _STAND)
-            draft.terms.append(stand if scene.walks else RewardTerm("expression", 1.0, _STILL))
+            weight = _worth(scene.by_name["forward_velocity"]) if scene.walks else 1.0
+            draft.terms.append(RewardTerm("expression", weight, _STAND if scene.walks else _STILL))
             draft.phrases.append("stop and stay")
         case "goal image":
             draft.terms.append(RewardTerm("goal_latent"))
@@ -264,14 +264,13 @@ def _nought(signal: Signal, scene: Scene) -> RewardTerm:
     """A term of a robot on legs that wants nothing of a signal; of a speed, no more than its gait's swaying."""
     if signal.unit == "rad":
         return _reach(signal, 0.0, scene)
-    third = _third(signal)
-    swaying = {"expression": f"-max(abs({signal.name}) - {_number(third / 2)}, 0)"}
-    return RewardTerm("expression", SWAY * ON_LEGS / third, swaying)
+    swaying = {"expression": f"-max(abs({signal.name}) - {_number(_third(signal) / 2)}, 0)"}
+    return RewardTerm("expression", SWAY * _worth(signal), swaying)
 
 
 def _grow(signal: Signal, expression: str, scene: Scene) -> RewardTerm:
     """A term that wants as much of a signal as it can get."""
-    return RewardTerm("expression", ON_LEGS / _third(signal) if scene.walks else MAINTAIN, {"expression": expression})
+    return RewardTerm("expression", _worth(signal) if scene.walks else MAINTAIN, {"expression": expression})
 
 
 def _keep(name: str, region: str, draft: _Draft, scene: Scene) -> None:
@@ -354,7 +353,7 @@ def _reach(signal: Signal, value: float, scene: Scene) -> RewardTerm:
     the distance."""
     if scene.walks:
         distance = f"-abs({signal.name} - {_number(value)})" if value else f"-abs({signal.name})"
-        return RewardTerm("expression", ON_LEGS / _third(signal), {"expression": distance})
+        return RewardTerm("expression", _worth(signal), {"expression": distance})
     if signal.unit == "rad":
         return RewardTerm("expression", 0.01, {"expression": f"-angle_diff({signal.name}, {_number(value)})**2"})
     scale = 1.0 if signal.unit == "m" or not signal.bounded else 0.3 / (_range(signal)[1] - _range(signal)[0])
@@ -375,7 +374,12 @@ def _hold(signal: Signal, bounds: Mapping[str, float], draft: _Draft, scene: Sce
         return
     parts = {"lower": "max({} - {name}, 0)", "upper": "max({name} - {}, 0)"}
     beyond = (parts[side].format(_number(bound), name=signal.name) for side, bound in bounds.items())
-    draft.terms.append(RewardTerm("expression", ON_LEGS / _third(signal), {"expression": f"-{' - '.join(beyond)}"}))
+    draft.terms.append(RewardTerm("expression", _worth(signal), {"expression": f"-{' - '.join(beyond)}"}))
+
+
+def _worth(signal: Signal) -> float:
+    """What a unit of a signal is worth to a robot on legs."""
+    return ON_LEGS / _third(signal)
 
 
 def _third(signal: Signal) -> float:
