@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from worldpilot_msgs.msg import PlannerStatus
+from worldpilot_msgs.srv import SwapReward
 from worldpilot_nodes.base import InForce
 from worldpilot_nodes.commands import TwistCommands
 
@@ -24,11 +25,14 @@ def test_the_pusher_moves_as_late_as_the_file_says_and_the_planner_goes_on(
     System("push_t", 0.4, 0.1).save(file)
     settings = late(System.load(file, "push_t"), file)
     assert settings["mpc"]["delay"] == 0.5
-    settings["mpc"] |= {"reward": REWARD, "require_monitor": False}
+    settings["mpc"] |= {"reward": "", "require_monitor": False}  # held until one is swapped in
     run = start(settings=settings, without=["recorder", "uncertainty_monitor"])
     run.probe.listen("planner_status", "ground_truth")
     run.supervisor.wait_for("active", timeout=60)
-    run.probe.wait_for("planner_status", lambda s: s.state == PlannerStatus.RUNNING, timeout=20)
+    run.probe.wait_for("planner_status", lambda s: s.state == PlannerStatus.HOLD, timeout=20)
+    run.probe.wait_for("ground_truth", lambda t: not np.any(t.control), timeout=20)
+    swapped = run.probe.call(SwapReward, "mpc/swap_reward", spec_json=REWARD)
+    assert swapped.accepted, swapped.message
     first = run.probe.wait_for("ground_truth", lambda t: np.abs(t.control).max() > 0.05, timeout=20)
     run.probe.wait_for("ground_truth", lambda t: t.header.stamp.sec > first.message.header.stamp.sec + 1, timeout=20)
     told = [heard.message for heard in run.probe.since("ground_truth", 0.0)]
