@@ -54,7 +54,9 @@ class Pulse:
     def stalled(self) -> bool:
         """Whether the test ran on a machine that stood still: what it says of times is nothing about the graph."""
         if self.worst > STALL:
-            warnings.warn(f"the machine stood still for {self.worst:.2f} s: a test that failed is run once more", stacklevel=2)
+            warnings.warn(
+                f"the machine stood still for {self.worst:.2f} s: a test that failed is run once more", stacklevel=2
+            )
         return self.worst > STALL
 
 
