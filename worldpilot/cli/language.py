@@ -57,7 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluate = commands.add_parser("evaluate", help="how many held-out instructions are understood, by what they cause")
     evaluate.set_defaults(act=_evaluate)
     _add_engine(evaluate, model="reasoning")
-    evaluate.add_argument("--legs", action="store_true", help="those for a robot on legs")
+    evaluate.add_argument(
+        "--set", choices=("table", "quadruped", "planar"), default="table", help="whose instructions (default: table)"
+    )
     evaluate.add_argument("--simulate", type=int, help="judge only so many in simulation, the others by their slots")
     evaluate.add_argument("--seed", type=int, default=0, help="of the simulation (default: 0)")
     evaluate.add_argument("--json", type=Path, help="write the figures and every case as one JSON object")
@@ -283,13 +285,13 @@ def _bench(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from worldpilot.reasoning.evaluation import HELD_OUT, HELD_OUT_LEGS, evaluate, load_questions
+    from worldpilot.reasoning.evaluation import HELD_OUT, evaluate, load_questions
     from worldpilot.reasoning.reasoner import Reasoner
 
     with _engine(args) as engine:
         figures = evaluate(
             Reasoner(engine),
-            questions=load_questions(HELD_OUT_LEGS if args.legs else HELD_OUT),
+            questions=load_questions(HELD_OUT[args.set]),
             simulate=args.simulate,
             seed=args.seed,
             progress=lambda case: _progress(case["say"]),

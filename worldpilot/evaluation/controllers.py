@@ -117,6 +117,10 @@ class Driven:
         """The newest, of shape (S,)."""
         return self._states[-1]
 
+    def newest(self, steps: int) -> FloatArray:
+        """The states of so many steps, or of all there were, of shape (T, S)."""
+        return np.stack(self._states[-steps:])
+
     def drive(self, control: FloatArray) -> None:
         """One control step under what is within bounds of a control of shape (U,)."""
         action = self._world.action

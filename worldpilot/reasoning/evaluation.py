@@ -1,8 +1,8 @@
 """Does it understand? Held-out instructions, judged by their slots and by what the robot then does in simulation.
 
-Each line of held_out.jsonl and held_out_legs.jsonl has a task, what is said, the intents that are right (the first is
-meant, others are as good), and how to judge the robot: a list of conditions over the simulation's ground truth, written
-from the instruction and not from the reward. An instruction counts as right if the robot meets all of them, if it is
+Each line of held_out.jsonl, and of its like for robots on legs, has a task, what is said, the intents that are right
+(the first is meant, others are as good), and how to judge the robot: a list of conditions over the simulation's ground
+truth, written from the instruction and not from the reward. An instruction counts as right if the robot meets all of them, if it is
 refused where it must be, or if the right question is answered. Instructions without conditions are judged by their
 slots.
 """
@@ -30,13 +30,16 @@ from worldpilot.models.artifact import Artifact, zoo_path
 from worldpilot.planners.rewards import registry
 from worldpilot.reasoning.expand import expand
 from worldpilot.reasoning.reasoner import Outcome, Reasoner, Status
-from worldpilot.reasoning.scene import Scene
+from worldpilot.reasoning.scene import STRIDE, Scene
 from worldpilot.sim.legged import LeggedWorld
 from worldpilot.sim.tasks import World, task
 from worldpilot.types import RewardSpec, RewardTerm
 
-HELD_OUT = Path(__file__).with_name("held_out.jsonl")
-HELD_OUT_LEGS = Path(__file__).with_name("held_out_legs.jsonl")
+HELD_OUT: Mapping[str, Path] = {
+    "table": Path(__file__).with_name("held_out.jsonl"),
+    "quadruped": Path(__file__).with_name("held_out_legs.jsonl"),
+    "planar": Path(__file__).with_name("held_out_planar.jsonl"),  # the walker and the hopper
+}
 VALIDATION = Path(__file__).with_name("validation.jsonl")  # in other words than training, to choose settings by
 STARTS = 10  # of a robot on legs; which one is drawn by what is said
 WARM_UP = 25  # control steps that a robot on legs has run before it is told
@@ -65,7 +68,7 @@ class Question:
         return "question" if "answer" in self.intents[0] else "reward"
 
 
-def load_questions(path: Path = HELD_OUT) -> list[Question]:
+def load_questions(path: Path = HELD_OUT["table"]) -> list[Question]:
     """The evaluation set."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [Question(**{**line, "intents": tuple(line["intents"]), "judge": tuple(line["judge"])}) for line in lines]
@@ -380,13 +383,13 @@ class LegStage:
         return driven
 
     def _reading(self, start: int) -> Mapping[str, float]:
-        """What the model reads when the robot is told."""
+        """What the model reads when the robot is told, as the reasoning node has it."""
         if start not in self._readings:
             setting = controllers.Setting(self._artifact, self._world, RUN, self._planning, start)
-            state = self._begun(setting, controllers.PriorAlone(setting)).state
-            latent = self._artifact.world_model.encode(state[None])[0]
-            signals = self._artifact.world_model.signals(latent)
-            self._readings[start] = {name: float(value) for name, value in signals.items()}
+            model, steps = self._artifact.world_model, round(STRIDE / self._world.action.control_dt)
+            states = self._begun(setting, controllers.PriorAlone(setting)).newest(steps)
+            signals = model.signals(model.encode(states))
+            self._readings[start] = {name: float(values.mean()) for name, values in signals.items()}
         return self._readings[start]
 
     def _holds(self, condition: Mapping[str, Any], means: Mapping[str, float], reading: Mapping[str, float]) -> bool:

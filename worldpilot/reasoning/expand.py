@@ -26,11 +26,13 @@ APPROACH = 0.05  # of goal_pose: keeps the robot at the object
 SLOW = {"gentle": 0.35, "slow": 0.2}  # share of the largest speed that a pace allows
 MAINTAIN = 0.05  # weight of staying in a region [m²]
 ON_LEGS = 1.0  # what a third of a signal's range is worth to a robot on legs: its standing reward counts in ones
+STANDING = 2.0  # times as much for the height of one that shall not go anywhere; who runs falls for it
 SWAY = 0.4  # share of it for a speed that shall be nought, beyond a sixth: a gait sways, and counting that ends it
 THIRDS = {"m": 0.05, "m/s": 0.4, "rad": 0.13, "rad/s": 0.4, "1": 0.3}  # of ranges that are not known
 OVERSPEED = 4.0  # weight of the squared excess over a speed limit [s²]
 _GO_ON = "go on with: "
 _NAMES = re.compile(r"[a-z]\w*")
+_POSTURE = frozenset({"height", "pitch", "roll"})
 _STILL: Mapping[str, Any] = {"expression": "-speed"}
 _STAND: Mapping[str, Any] = {"expression": "-abs(forward_velocity)"}  # of a robot whose controls are no velocities
 CALM = 0.02  # weight of the speed where no term asks for motion [m s]
@@ -61,6 +63,8 @@ def expand(intent: Mapping[str, Any], scene: Scene) -> tuple[RewardSpec, str]:
     goals = intent["goals"]
     for goal in (goal for i, goal in enumerate(goals) if goal not in goals[:i]):  # said twice is said once
         _add(goal, draft, scene)
+    if scene.walks and draft.told <= _POSTURE and "current" not in goals:
+        draft.terms = [replace(term, weight=_stretch(term) * term.weight) for term in draft.terms]
     if scene.walks and all(_restrains(goal, scene) for goal in goals):
         _keep_on(draft, scene)
     pace = intent.get("pace")
@@ -114,11 +118,11 @@ def _add(goal: Any, draft: _Draft, scene: Scene) -> None:
             side = "counter-clockwise" if way == "left" else "clockwise"
             draft.phrases.append(f"turn the {name} {math.degrees(angle):.0f}° {side}")
         case {"set": name, "to": to}:
-            _tell(name, draft)
+            _tell(scene.by_name[name], draft)
             _set(scene.by_name[name], to, draft, scene)
         case {"change": name, "by": by}:
-            _tell(name, draft)
             signal = scene.by_name[name]
+            _tell(signal, draft)
             value = _now(signal) + _quantity(by, scene.units(signal))
             _check_range(signal, value)
             draft.terms.append(_reach(signal, value, scene))
@@ -189,15 +193,17 @@ def _shift(body: Body, way: str, by: str, draft: _Draft, scene: Scene) -> None:
     draft.phrases.append(f"move the {body.name} {100 * length:.3g} cm {_WAYS[way]} ({_list({axis: goal})})")
 
 
-def _tell(name: str, draft: _Draft) -> None:
+def _tell(signal: Signal, draft: _Draft) -> None:
     """Note that a goal is about a signal.
 
     Raises:
-        Inexpressible: another one is.
+        Inexpressible: another one is, or this robot cannot change it.
     """
-    if name in draft.told:
-        raise Inexpressible(f"it asks for two different values of {name} at once; say them one after another")
-    draft.told.add(name)
+    if signal.name in draft.told:
+        raise Inexpressible(f"it asks for two different values of {signal.name} at once; say them one after another")
+    if signal.bounded and signal.low == signal.high:
+        raise Inexpressible(f"this robot cannot change its {signal.name}: its model knows one gait only")
+    draft.told.add(signal.name)
 
 
 def _set(signal: Signal, to: str, draft: _Draft, scene: Scene) -> None:
@@ -239,6 +245,8 @@ def _direct(signal: Signal, to: str, draft: _Draft, scene: Scene) -> None:
     negative, positive = directions(signal)
     if signal.bounded:
         low, high = _range(signal)
+        if low == 0 and to == negative:
+            raise Inexpressible(f"{signal.name} cannot be {to}; it can be between 0 and {high:.3g} {signal.unit}")
         bounds = {
             positive: {"lower": high / 3},
             negative: {"upper": low / 3},
@@ -310,10 +318,20 @@ def _keep_on(draft: _Draft, scene: Scene) -> None:
     reward = scene.reward
     if reward is None or is_stop(reward):
         return
-    kept = [term for term in reward.terms if not draft.told & set(_NAMES.findall(json.dumps(dict(term.params))))]
+    kept = [term for term in reward.terms if not draft.told & _names(term)]
     if kept:
         draft.terms[:0] = kept
         draft.phrases.insert(0, _GO_ON + (reward.name or "the present reward"))
+
+
+def _stretch(term: RewardTerm) -> float:
+    """How many times as much a term counts of a robot on legs that shall not go anywhere."""
+    return STANDING if "height" in _names(term) else 1.0
+
+
+def _names(term: RewardTerm) -> set[str]:
+    """What a term may be about: every name in it."""
+    return set(_NAMES.findall(json.dumps(dict(term.params))))
 
 
 def is_stop(reward: RewardSpec) -> bool:

@@ -8,7 +8,7 @@ set, held_out.jsonl, is written by hand with other templates and other words; a 
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -161,7 +161,7 @@ def _closed(rng: Rng, scene: Scene, kind: str) -> Pair | None:
 
 def _on_legs(rng: Rng, scene: Scene) -> Pair:
     """One to three things that a robot on legs shall do at a time, each about another signal."""
-    if rng.random() < 0.55:
+    if rng.random() < 0.65:
         return _whole(rng, scene)
     wanted = int(rng.choice([1, 2, 3], p=[0.56, 0.34, 0.1]))
     said: dict[str, Said] = {}
@@ -184,21 +184,34 @@ def _whole(rng: Rng, scene: Scene, refusal: str = "") -> Pair:
     while True:
         index = int(rng.integers(len(legs.WHOLE)))
         phrase, intent = legs.WHOLE[index]
-        signals = {goal["set"] for goal in intent.get("goals", ()) if goal != "stop"}
+        signals = {goal.get("set") or goal["change"] for goal in intent.get("goals", ()) if goal != "stop"}
         if intent.get("refuse", "") == refusal and signals <= scene.by_name.keys():
             break
     text = " ".join(_pick(rng, phrase).split())
     other = legs.mirrored(text)
     if other != text and rng.random() < 0.5:
-        text, intent = other, _mirrored(intent)
-    return Pair(text, scene, intent, f"whole {index}")
+        text, intent = other, _with(intent, legs.mirrored)
+    if "{v}" in text:
+        goals = (goal for goal in intent["goals"] if "value" in str(goal))
+        unit = scene.by_name[next(goal.get("set") or goal["change"] for goal in goals)].unit
+        written, plain = _value(rng, unit, signed=False)
+        text, intent = text.format(v=written), _with(intent, lambda said: said.replace("value", plain))
+    return Pair(text[:1].upper() + text[1:] if phrase[:1].isupper() else text, scene, intent, f"whole {index}")
 
 
-def _mirrored(intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    """An intent of the left as one of the right."""
+def _with(intent: Mapping[str, Any], said: Callable[[str], str]) -> Mapping[str, Any]:
+    """An intent whose goals have their levels and changes said otherwise."""
     if "refuse" in intent:
         return intent
-    return {"goals": [goal if goal == "stop" else goal | {"to": legs.mirrored(goal["to"])} for goal in intent["goals"]]}
+
+    def anew(goal: Any) -> Any:
+        return (
+            goal
+            if goal == "stop"
+            else {key: said(value) if key in ("to", "by") else value for key, value in goal.items()}
+        )
+
+    return {"goals": [anew(goal) for goal in intent["goals"]]}
 
 
 def _way_to_go(rng: Rng, scene: Scene) -> tuple[str, str]:

@@ -23,12 +23,19 @@ _OTHER = {
     "ccw": "cw",
     "cw": "ccw",
 }
-_SIDES = re.compile(rf"\b({'|'.join(sorted(_OTHER, key=len, reverse=True))})(?![a-z])|\b(left|right)(?=ward|most)")
+_SIDES = re.compile(
+    rf"\b({'|'.join(sorted(_OTHER, key=len, reverse=True))})(?![a-z])|\b(left|right)(?=ward|most)", re.IGNORECASE
+)
 
 
 def mirrored(phrase: str) -> str:
     """A phrase of the left as one of the right."""
-    return _SIDES.sub(lambda word: _OTHER[word[0]], phrase)
+
+    def other(word: re.Match[str]) -> str:
+        said = _OTHER[word[0].lower()]
+        return said.capitalize() if word[0][0].isupper() else said
+
+    return _SIDES.sub(other, phrase)
 
 
 # Signal and level -> how it is asked for; a number's sign is that of its direction: "-value" is said without one.

@@ -14,7 +14,13 @@ LENGTHS = {"mm": 0.001, "cm": 0.01, "m": 1.0, "inch": 0.0254}  # in metres
 ANGLES = {"deg": float(np.pi / 180), "rad": 1.0}  # in radians
 SPEEDS = {"mm/s": 0.001, "cm/s": 0.01, "m/s": 1.0}  # in metres per second
 TURN_RATES = {"deg/s": float(np.pi / 180), "rad/s": 1.0}  # in radians per second
+STRIDE = 0.5  # [s], over which what a robot on legs reads is averaged: any one reading is of some moment of its gait
 _POSE = re.compile(r"(?P<body>[A-Za-z]\w*?)_(?P<axis>x|y|z|yaw)")
+
+
+def settled(readings: Collection[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each signal over readings of all signals; empty if there are none."""
+    return {name: sum(reading[name] for reading in readings) / len(readings) for name in next(iter(readings), ())}
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Layout:
     """How people speak of a task's space, and the signals' ranges: where its objects and its robot belong."""
 
     view: View
-    ranges: Mapping[str, tuple[float, float]]  # signal -> lowest and highest [its unit]
+    ranges: Mapping[str, tuple[float, float]]  # signal -> lowest and highest [its unit]; the same: it is fixed
 
 
 _LEGS = {
@@ -72,8 +78,9 @@ LAYOUTS: Mapping[str, Layout] = {
         },
     ),
     "quadruped": Layout(ROBOT_VIEW, {"height": (0.18, 0.34), "forward_velocity": (-0.6, 1.2), **_LEGS}),
-    "walker": Layout(ROBOT_VIEW, {"forward_velocity": (-0.6, 1.2), **_LEGS}),
-    "hopper": Layout(ROBOT_VIEW, {"forward_velocity": (-0.6, 1.2), **_LEGS}),
+    # What the gaits of their data hold. Nothing they can plan changes their height; to be told to makes them fall.
+    "walker": Layout(ROBOT_VIEW, {"height": (1.04, 1.04), "forward_velocity": (0.0, 1.2), "pitch": (-0.1, 0.25)}),
+    "hopper": Layout(ROBOT_VIEW, {"height": (0.79, 0.79), "forward_velocity": (-0.3, 0.8), "pitch": (0.0, 0.25)}),
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from worldpilot.reasoning.evaluation import (
-    HELD_OUT_LEGS,
+    HELD_OUT,
     VALIDATION,
     LegStage,
     Question,
@@ -22,7 +22,8 @@ from worldpilot.reasoning.reasoner import Outcome, Status, interpret
 from worldpilot.reasoning.schema import intent_schema
 
 QUESTIONS = load_questions()
-LEGS = load_questions(HELD_OUT_LEGS)
+LEGS = load_questions(HELD_OUT["quadruped"])
+PLANAR = load_questions(HELD_OUT["planar"])
 CHOOSING = load_questions(VALIDATION)
 
 
@@ -44,11 +45,13 @@ def stages():
         closing(Stage("push_t", 0)) as push_t,
         closing(Stage("push_cube", 0)) as push_cube,
         closing(LegStage("quadruped", 0)) as quadruped,
+        closing(LegStage("walker", 0)) as walker,
+        closing(LegStage("hopper", 0)) as hopper,
     ):
-        yield {"push_t": push_t, "push_cube": push_cube, "quadruped": quadruped}
+        yield {"push_t": push_t, "push_cube": push_cube, "quadruped": quadruped, "walker": walker, "hopper": hopper}
 
 
-@pytest.mark.parametrize("question", QUESTIONS + LEGS + CHOOSING, ids=lambda question: question.say[:40])
+@pytest.mark.parametrize("question", QUESTIONS + LEGS + PLANAR + CHOOSING, ids=lambda question: question.say[:40])
 def test_every_right_intent_can_be_said_and_is_exact(stages, question: Question):
     scene = stages[question.task].scene(question)
     intents = [intent for intent in question.intents if not question.refused or "goals" in intent]
@@ -64,7 +67,9 @@ def test_every_right_intent_can_be_said_and_is_exact(stages, question: Question)
 
 
 def test_nothing_is_chosen_by_what_is_held_out():
-    held, choosing = ({question.say.lower().strip(" .!") for question in some} for some in (QUESTIONS + LEGS, CHOOSING))
+    held, choosing = (
+        {question.say.lower().strip(" .!") for question in some} for some in (QUESTIONS + LEGS + PLANAR, CHOOSING)
+    )
     assert not any(text in held for text in choosing)
 
 

@@ -238,8 +238,18 @@ def test_what_only_restrains_a_robot_on_legs_leaves_it_its_work(quadruped):
     assert len(terms({"goals": [straight, {"set": "height", "to": "low"}]}, at_work)) == 2  # crouching is other work
 
 
+BEYOND_THEM = {  # of the shipped robots on legs: what their gaits cannot do
+    "quadruped": {},
+    "walker": {
+        "height": "cannot change its height",
+        "forward_velocity backward": "forward_velocity cannot be backward",
+    },
+    "hopper": {"height": "cannot change its height", "pitch nose up": "pitch cannot be nose up"},
+}
+
+
 @pytest.mark.parametrize("name", ["quadruped", "walker", "hopper"])
-def test_all_that_can_be_asked_of_a_shipped_robot_on_legs_is_a_reward_that_its_planner_takes(name):
+def test_all_that_can_be_asked_of_a_shipped_robot_on_legs_is_a_reward_that_its_planner_takes_or_refused(name):
     spec = Artifact.load(zoo_path(name)).spec
     values = {signal.name: 0.27 if signal.name == "height" else 0.0 for signal in spec.signals}
     scene = Scene.of(spec, values, registry.available(), has_goal=False, reward=RewardSpec(()))
@@ -252,9 +262,32 @@ def test_all_that_can_be_asked_of_a_shipped_robot_on_legs_is_a_reward_that_its_p
     sayable = [goal for goal in asked if validator.is_valid({"goals": [goal]})]
     assert {goal["set"] for goal in sayable} == set(scene.others)
     for goal in sayable:
+        beyond = [why for what, why in BEYOND_THEM[name].items() if f"{goal['set']} {goal['to']}".startswith(what)]
+        if beyond:
+            with pytest.raises(Inexpressible, match=beyond[0]):
+                expand({"goals": [goal]}, scene)
+            continue
         (term,) = expand({"goals": [goal]}, scene)[0].terms  # checked against the model's signals and units
         # A third of a range is worth what the standing reward counts in, or the robot would not heed it.
         assert term.weight * THIRDS[scene.by_name[goal["set"]].unit] > 0.3
+
+
+def test_a_height_counts_more_where_the_robot_is_not_to_go_anywhere(quadruped):
+    tall, lean, on = {"set": "height", "to": "high"}, {"set": "roll", "to": "left"}, {"set": "height", "to": "30 cm"}
+    running = replace(
+        quadruped, reward=parse_spec({"terms": [{"plugin": "expression", "params": {"expression": "1"}}]})
+    )
+
+    def weights(*goals: object) -> list[float]:
+        return [term["weight"] for term in terms({"goals": list(goals)}, running)]
+
+    (alone,) = weights(tall)
+    (level,) = weights(lean)
+    assert weights(on) == weights(tall)
+    assert weights(tall, lean) == [alone, level]
+    assert weights("stop", tall)[1] == alone
+    assert weights(tall, {"set": "forward_velocity", "to": "forward"})[0] == alone / 2
+    assert weights("current", tall)[1] == alone / 2  # it runs on
 
 
 def test_standing_is_a_stop(quadruped):

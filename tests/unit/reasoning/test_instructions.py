@@ -7,7 +7,8 @@ import jsonschema
 import pytest
 
 from worldpilot.reasoning import phrases
-from worldpilot.reasoning.evaluation import HELD_OUT_LEGS, load_questions
+from worldpilot.reasoning import phrases_legs as legs
+from worldpilot.reasoning.evaluation import HELD_OUT, load_questions
 from worldpilot.reasoning.expand import Inexpressible, expand
 from worldpilot.reasoning.instructions import Pair, held, pairs
 from worldpilot.reasoning.reasoner import STOP_WORDS
@@ -87,7 +88,7 @@ def test_texts_are_finished_and_various(some):
 
 def test_the_evaluation_set_has_other_templates_and_other_words(some):
     """No text is the same but for numbers and names, few share a long run of words, many have a word never seen."""
-    questions = load_questions() + load_questions(HELD_OUT_LEGS)
+    questions = [question for path in HELD_OUT.values() for question in load_questions(path)]
     trained = [skeleton(pair.instruction).split() for pair in some + list(itertools.islice(pairs(7), 6000))]
     asked = [skeleton(q.say).split() for q in questions if q.say.lower().strip(" .!") not in STOP_WORDS]
     words = {word for text in trained for word in text}
@@ -128,11 +129,32 @@ def test_what_is_said_as_a_whole_to_a_robot_on_legs_means_the_side_it_says(some)
     whole = [pair for pair in some if pair.template.startswith("whole")]
     kinds = {"refusal" if "refuse" in pair.intent else str(len(pair.intent["goals"])) for pair in whole}
     assert kinds == {"refusal", "1", "2", "3"}
-    sided = [
-        (pair.instruction.lower(), [goal["to"] for goal in pair.intent.get("goals", ()) if goal != "stop"])
-        for pair in whole
-    ]
-    for side, other in (("left", "right"), ("right", "left")):
-        meant = [text for text, levels in sided if side in levels]
-        assert len(meant) > 20
-        assert all(side in text or other not in text for text in meant)
+    sided = [pair for pair in whole if re.search("left|right", str(pair.intent))]
+    assert len(sided) > 60
+    for pair in sided:
+        phrase, intent = legs.WHOLE[int(pair.template.removeprefix("whole "))]
+        as_written = pair.intent == intent or sides(str(pair.intent)) == sides(str(intent))
+        assert sides(pair.instruction) <= (sides(phrase) if as_written else sides(legs.mirrored(phrase)))
+    assert {tuple(sides(str(pair.intent))) for pair in sided} == {("left",), ("right",)}
+
+
+def sides(text: str) -> set[str]:
+    return set(re.findall(r"left|right|port\b|starboard", text.lower()))
+
+
+def test_a_whole_instruction_with_a_value_means_the_value_that_it_says(some):
+    """In digits or in words, of the signal that the phrase has it for."""
+    valued = [pair for pair in some if pair.template.startswith("whole") and re.search(r"\d", str(pair.intent))]
+    assert len(valued) > 20
+    for pair in valued:
+        phrase, intent = legs.WHOLE[int(pair.template.removeprefix("whole "))]
+        assert "{v}" in phrase
+        assert "{" not in pair.instruction
+        assert "value" not in pair.answer
+        assert len(pair.intent["goals"]) == len(intent["goals"])
+    changes = [goal["by"] for pair in valued for goal in pair.intent["goals"] if "by" in goal]
+    assert {change.startswith("-") for change in changes} == {True, False}
+
+
+def test_the_other_side_keeps_its_capital():
+    assert legs.mirrored("Left wheel, march left!") == "Right wheel, march right!"

@@ -4,7 +4,7 @@ import pytest
 
 from worldpilot.models.artifact import Artifact, zoo_path
 from worldpilot.planners.rewards import registry
-from worldpilot.reasoning.scene import PICTURE_VIEW, ROBOT_VIEW, Scene, Signal
+from worldpilot.reasoning.scene import PICTURE_VIEW, ROBOT_VIEW, Scene, Signal, settled
 
 
 def scene(*signals: Signal) -> Scene:
@@ -50,6 +50,13 @@ def test_left_is_the_viewers():
 def test_units_are_worth_what_they_are(unit, said, worth):
     signal = Signal("a", unit)
     assert scene(signal).units(signal)[said] == pytest.approx(worth, rel=1e-5)
+
+
+def test_readings_are_settled_by_their_mean():
+    assert settled([]) == {}
+    assert settled([{"height": 0.2, "pitch": 0.1}, {"height": 0.3, "pitch": -0.1}]) == pytest.approx(
+        {"height": 0.25, "pitch": 0.0}
+    )
 
 
 @pytest.mark.parametrize(("task", "robot", "lifts"), [("push_t", "pusher", False), ("push_cube", "gripper", True)])

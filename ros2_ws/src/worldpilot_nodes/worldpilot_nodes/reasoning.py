@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from worldpilot.errors import InvalidInput, NotReady, WorldpilotError
 from worldpilot.planners.rewards import registry
 from worldpilot.reasoning.expand import is_stop
 from worldpilot.reasoning.reasoner import Outcome, Reasoner, Status, check_instruction
-from worldpilot.reasoning.scene import Scene
+from worldpilot.reasoning.scene import STRIDE, Scene, settled
 from worldpilot.reasoning.streaming import TextStream
 from worldpilot.types import Alert, RewardSpec
 from worldpilot_nodes import convert, params
@@ -55,7 +56,9 @@ class ReasoningNode(PilotNode):
         scene = Scene.of(self._spec, {}, registry.available())
         self._reasoner.reason("what can you do?", scene)  # the first is the slowest
         self._task: _Task | None = None
-        self._values: dict[str, float] = {}  # of the signals
+        kept = round(STRIDE / self._spec.action.control_dt) if scene.walks else 1
+        self._readings: deque[dict[str, float]] = deque(maxlen=max(kept, 1))  # of the signals, the newest
+        self._values: dict[str, float] = {}  # their means
         self._latent_age = Age()
         self._alert: Alert | None = None  # the last that was not nominal
         self._alert_age = Age()  # how long ago it was repeated
@@ -90,7 +93,10 @@ class ReasoningNode(PilotNode):
 
     def _hear_latent(self, message: Latent) -> None:
         convert.latent(message, self._spec)
-        self._values = convert.signal_values(message.signals)
+        if self._latent_age() > self.params.latent_timeout:
+            self._readings.clear()
+        self._readings.append(convert.signal_values(message.signals))
+        self._values = settled(self._readings)
         self._latent_age.touch()
 
     def _hear_status(self, message: PlannerStatus) -> None:
