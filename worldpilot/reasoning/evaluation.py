@@ -2,9 +2,9 @@
 
 Each line of held_out.jsonl, and of its like for robots on legs, has a task, what is said, the intents that are right
 (the first is meant, others are as good), and how to judge the robot: a list of conditions over the simulation's ground
-truth, written from the instruction and not from the reward. An instruction counts as right if the robot meets all of them, if it is
-refused where it must be, or if the right question is answered. Instructions without conditions are judged by their
-slots.
+truth, written from the instruction and not from the reward. An instruction counts as right if the robot meets all of
+them, if it is refused where it must be, or if the right question is answered. Instructions without conditions are
+judged by their slots.
 """
 
 import json
