@@ -196,7 +196,7 @@ def _whole(rng: Rng, scene: Scene, refusal: str = "") -> Pair:
         unit = scene.by_name[next(goal.get("set") or goal["change"] for goal in goals)].unit
         written, plain = _value(rng, unit, signed=False)
         text, intent = text.format(v=written), _with(intent, lambda said: said.replace("value", plain))
-    return Pair(text[:1].upper() + text[1:] if phrase[:1].isupper() else text, scene, intent, f"whole {index}")
+    return Pair(text, scene, intent, f"whole {index}")
 
 
 def _with(intent: Mapping[str, Any], said: Callable[[str], str]) -> Mapping[str, Any]:
@@ -205,11 +205,7 @@ def _with(intent: Mapping[str, Any], said: Callable[[str], str]) -> Mapping[str,
         return intent
 
     def anew(goal: Any) -> Any:
-        return (
-            goal
-            if goal == "stop"
-            else {key: said(value) if key in ("to", "by") else value for key, value in goal.items()}
-        )
+        return goal if goal == "stop" else goal | {key: said(goal[key]) for key in {"to", "by"} & goal.keys()}
 
     return {"goals": [anew(goal) for goal in intent["goals"]]}
 
