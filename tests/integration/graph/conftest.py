@@ -39,7 +39,8 @@ STALL = 0.2  # [s] of the half second that a hold may take
 
 
 class Pulse:
-    """Wakes every 20 ms and remembers how late it was: by more than a stall only if the machine itself stood still."""
+    """Wakes every 20 ms and remembers how late it was: by more than a stall only if the machine or this process, which
+    then heard the graph late as well, stood still."""
 
     def __init__(self) -> None:
         self.worst = 0.0  # [s], since the test began
@@ -52,10 +53,10 @@ class Pulse:
             self.worst = max(self.worst, time.monotonic() - begin - 0.02)
 
     def stalled(self) -> bool:
-        """Whether the test ran on a machine that stood still: what it says of times is nothing about the graph."""
+        """Whether the test stood still for a while: what it says of times is nothing about the graph then."""
         if self.worst > STALL:
             warnings.warn(
-                f"the machine stood still for {self.worst:.2f} s: a test that failed is run once more", stacklevel=2
+                f"this process stood still for {self.worst:.2f} s: a test that failed is run once more", stacklevel=2
             )
         return self.worst > STALL
 
