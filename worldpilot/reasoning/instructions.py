@@ -184,18 +184,17 @@ def _whole(rng: Rng, scene: Scene, refusal: str = "") -> Pair:
     while True:
         index = int(rng.integers(len(legs.WHOLE)))
         phrase, intent = legs.WHOLE[index]
-        signals = {goal.get("set") or goal["change"] for goal in intent.get("goals", ()) if goal != "stop"}
-        if intent.get("refuse", "") == refusal and signals <= scene.by_name.keys():
+        said = {goal.get("set") or goal["change"]: goal for goal in intent.get("goals", ()) if goal != "stop"}
+        if intent.get("refuse", "") == refusal and said.keys() <= scene.by_name.keys():
             break
     text = " ".join(_pick(rng, phrase).split())
     other = legs.mirrored(text)
     if other != text and rng.random() < 0.5:
         text, intent = other, _with(intent, legs.mirrored)
     if "{v}" in text:
-        goals = (goal for goal in intent["goals"] if "value" in str(goal))
-        unit = scene.by_name[next(goal.get("set") or goal["change"] for goal in goals)].unit
-        written, plain = _value(rng, unit, signed=False)
-        text, intent = text.format(v=written), _with(intent, lambda said: said.replace("value", plain))
+        signal = next(name for name, goal in said.items() if "value" in str(goal))
+        written, plain = _value(rng, scene.by_name[signal].unit, signed=False)
+        text, intent = text.format(v=written), _with(intent, lambda level: level.replace("value", plain))
     return Pair(text, scene, intent, f"whole {index}")
 
 

@@ -58,7 +58,6 @@ class ReasoningNode(PilotNode):
         self._task: _Task | None = None
         kept = round(STRIDE / self._spec.action.control_dt) if scene.walks else 1
         self._readings: deque[dict[str, float]] = deque(maxlen=max(kept, 1))  # of the signals, the newest
-        self._values: dict[str, float] = {}  # their means
         self._latent_age = Age()
         self._alert: Alert | None = None  # the last that was not nominal
         self._alert_age = Age()  # how long ago it was repeated
@@ -96,7 +95,6 @@ class ReasoningNode(PilotNode):
         if self._latent_age() > self.params.latent_timeout:
             self._readings.clear()
         self._readings.append(convert.signal_values(message.signals))
-        self._values = settled(self._readings)
         self._latent_age.touch()
 
     def _hear_status(self, message: PlannerStatus) -> None:
@@ -180,7 +178,7 @@ class ReasoningNode(PilotNode):
         rewards = self._ask(self._list_rewards, ListRewards.Request())
         return Scene.of(
             self._spec,
-            self._values if self._latent_age() <= self.params.latent_timeout else {},
+            settled(self._readings.copy()) if self._latent_age() <= self.params.latent_timeout else {},
             rewards.names,
             has_goal=rewards.has_goal_image,
             reward=registry.parse_spec(rewards.active_json) if rewards.active_json else None,
