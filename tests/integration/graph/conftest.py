@@ -39,25 +39,28 @@ STALL = 0.2  # [s] of the half second that a hold may take
 
 
 class Pulse:
-    """Wakes every 20 ms and remembers how late it was: by more than a stall only if the machine or this process, which
-    then heard the graph late as well, stood still."""
+    """Wakes every 20 ms on each core and remembers how late it was: by more than a stall only if the core or this
+    process stood still, and with it a node of the graph, or what the test heard of it."""
 
     def __init__(self) -> None:
         self.worst = 0.0  # [s], since the test began
-        threading.Thread(target=self._beat, daemon=True).start()
+        for core in os.sched_getaffinity(0):
+            threading.Thread(target=self._beat, args=(core,), daemon=True).start()
 
-    def _beat(self) -> None:
+    def _beat(self, core: int) -> None:
+        os.sched_setaffinity(0, {core})  # of this thread
         while True:
             begin = time.monotonic()
             time.sleep(0.02)
             self.worst = max(self.worst, time.monotonic() - begin - 0.02)
 
-    def stalled(self) -> bool:
-        """Whether the test stood still for a while: what it says of times is nothing about the graph then."""
-        if self.worst > STALL:
-            warnings.warn(
-                f"this process stood still for {self.worst:.2f} s: a test that failed is run once more", stacklevel=2
-            )
+    def stalled(self, error: BaseException | None) -> bool:
+        """Whether a core stood still for a while: what the test says of times is nothing about the graph then.
+
+        It is asked after each test; with the `error` of one that failed.
+        """
+        if error is not None and self.worst > STALL:
+            warnings.warn(f"a core stood still for {self.worst:.2f} s: the test is run once more", stacklevel=2)
         return self.worst > STALL
 
 

@@ -63,6 +63,11 @@ def is_hold(status: PlannerStatus) -> bool:
     return status.state == PlannerStatus.HOLD
 
 
+def held_by(*reasons: str) -> Callable[[PlannerStatus], bool]:
+    """A hold that names one of these; on a slow machine others come with it."""
+    return lambda status: is_hold(status) and any(reason in status.reason for reason in reasons)
+
+
 def stopped(truth: Any) -> bool:
     return not np.any(truth.control)
 
@@ -76,7 +81,7 @@ def test_a_killed_world_model_is_noticed_started_again_and_the_planner_goes_on(r
     running.supervisor.kill("world_model")
     held = running.probe.wait_for("planner_status", is_hold, timeout=2.0, begin=begin)
     assert held.at - begin <= HOLD_WITHIN
-    assert "world model" in held.message.reason or "old" in held.message.reason
+    running.probe.wait_for("planner_status", held_by("world model", "old"), timeout=2.0, begin=begin)
     running.probe.wait_for("ground_truth", stopped, timeout=0.5, begin=held.at)
     running.supervisor.wait_for("active", ["world_model"], timeout=30)
     assert running.supervisor.status["world_model"].starts >= 2
@@ -108,9 +113,7 @@ def test_the_driver_stops_by_itself_when_the_planner_dies(running: Any) -> None:
 def test_without_the_monitor_the_robot_is_held(running: Any) -> None:
     begin = time.monotonic()
     running.supervisor.kill("uncertainty_monitor")
-    silent = running.probe.wait_for(
-        "planner_status", lambda s: is_hold(s) and "monitor" in s.reason, timeout=2.0, begin=begin
-    )
+    silent = running.probe.wait_for("planner_status", held_by("monitor"), timeout=2.0, begin=begin)
     assert silent.at - begin <= HOLD_WITHIN
     running.supervisor.wait_for("active", ["uncertainty_monitor"], timeout=30)
     running.probe.wait_for("planner_status", is_running, timeout=10)
@@ -143,8 +146,7 @@ def test_an_alert_holds_the_robot_until_it_is_over(running: Any) -> None:
     alert = paint_until_an_alert(running)
     assert alert.message.channel == "surprise"
     assert alert.message.score > alert.message.threshold
-    held = running.probe.wait_for("planner_status", is_hold, timeout=1.0, begin=alert.at)
-    assert "monitor" in held.message.reason
+    running.probe.wait_for("planner_status", held_by("monitor"), timeout=1.0, begin=alert.at)
     diagnosed = running.probe.wait_for(
         "/diagnostics", lambda d: d.status[0].level == DiagnosticStatus.ERROR, timeout=2.0, begin=begin
     )
