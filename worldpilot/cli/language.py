@@ -58,7 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluate.set_defaults(act=_evaluate)
     _add_engine(evaluate, model="reasoning")
     evaluate.add_argument(
-        "--set", choices=("table", "quadruped", "planar"), default="table", help="whose instructions (default: table)"
+        "--set",
+        choices=("table", "quadruped", "quadruped2", "planar"),
+        default="table",
+        help="whose instructions (default: table)",
     )
     evaluate.add_argument("--simulate", type=int, help="judge only so many in simulation, the others by their slots")
     evaluate.add_argument("--seed", type=int, default=0, help="of the simulation (default: 0)")

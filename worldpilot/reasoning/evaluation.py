@@ -38,6 +38,7 @@ from worldpilot.types import RewardSpec, RewardTerm
 HELD_OUT: Mapping[str, Path] = {
     "table": Path(__file__).with_name("held_out.jsonl"),
     "quadruped": Path(__file__).with_name("held_out_legs.jsonl"),
+    "quadruped2": Path(__file__).with_name("held_out_legs2.jsonl"),  # of an author who knew only what can be asked for
     "planar": Path(__file__).with_name("held_out_planar.jsonl"),  # the walker and the hopper
 }
 VALIDATION = Path(__file__).with_name("validation.jsonl")  # in other words than training, to choose settings by

@@ -108,8 +108,11 @@ def draw_scene(rng: Rng) -> Scene:
 def _legs(rng: Rng) -> Scene:
     """A robot that walks, runs or hops, and nothing else."""
     names = legs.SIGNALS[rng.choice(len(legs.SIGNALS), p=[0.6, 0.25, 0.15])]
-    if rng.random() < 0.5:
-        names = names[:-1]  # without a learned probability of falling
+    return _legged(names[:-1] if rng.random() < 0.5 else names)  # without a learned probability of falling
+
+
+def _legged(names: Sequence[str]) -> Scene:
+    """A robot on legs that reads these signals."""
     units = {"height": "m", "roll": "rad", "pitch": "rad", "yaw_rate": "rad/s", "pitch_rate": "rad/s"}
     signals = (
         Signal(name, "m/s" if name.endswith("_velocity") else units.get(name, "1"), 0.0, -1, 1) for name in names
@@ -147,8 +150,9 @@ def _closed(rng: Rng, scene: Scene, kind: str) -> Pair | None:
     label = str(rng.choice(list(table), p=[0.25, 0.24, 0.2, 0.18, 0.13] if kind == "refuse" else None))
     if kind == "refuse" and label in ("object", "ability", "sensor") and rng.random() < 0.5:
         said = {"object": _absent, "ability": _impossible, "sensor": _unsensed}[label](rng, scene)
-        return said and Pair(said.text, scene, {kind: label}, said.template)
-    if scene.walks and kind == "refuse" and rng.random() < 0.4:
+        if said is not None:
+            return Pair(said.text, scene, {kind: label}, said.template)
+    if scene.walks and kind == "refuse" and rng.random() < 0.5:
         return _whole(rng, scene, label)
     if scene.walks and kind == "refuse" and (label in ("ability", "object") or rng.random() < 0.6):
         text, template = _choose(rng, legs.REFUSALS[label], f"on legs: {label}", x=_stranger(rng, scene))
@@ -564,7 +568,9 @@ def _absent(rng: Rng, scene: Scene) -> Said | None:
 
 
 def _impossible(rng: Rng, scene: Scene) -> Said | None:
-    """An instruction for a coordinate that a body does not have."""
+    """An instruction for a coordinate that a body does not have, or for a motion that a robot on legs does not."""
+    if scene.walks:
+        return _out_of_plane(rng, scene)
     flat = [body for body in scene.bodies.values() if "z" not in body.axes]
     fixed = [body for body in scene.bodies.values() if "yaw" not in body.axes]
     kind = str(rng.choice(["up", "up some", "down", "height", "height high", "turn", "angle"]))
@@ -582,6 +588,17 @@ def _impossible(rng: Rng, scene: Scene) -> Said | None:
     templates = [t for t in words.TEMPLATES[kind] if "{b}" in t]
     text, template = _choose(rng, templates, kind, **slots)
     return Said(text, f"impossible {template}", ())
+
+
+def _out_of_plane(rng: Rng, scene: Scene) -> Said | None:
+    """An instruction to a robot that only walks to and fro which one on four legs could follow; None on four legs."""
+    missing = {signal for signal, _ in legs.GAITS} - scene.by_name.keys()
+    while missing:
+        pair = _on_legs(rng, _legged(legs.SIGNALS[0]))
+        moves = [goal for goal in pair.intent["goals"] if goal != "stop" and goal.get("to") != "low"]
+        if any((goal.get("set") or goal["change"]) in missing for goal in moves):
+            return Said(pair.instruction, pair.template, ())
+    return None
 
 
 def _unsensed(rng: Rng, scene: Scene) -> Said | None:
@@ -781,6 +798,6 @@ _SHARES = {
     "goal image": 8,
     "pace": 5,
     "both": 24,
-    "refuse": 32,
+    "refuse": 38,
     "answer": 9,
 }

@@ -22,7 +22,7 @@ from worldpilot.reasoning.reasoner import Outcome, Status, interpret
 from worldpilot.reasoning.schema import intent_schema
 
 QUESTIONS = load_questions()
-LEGS = load_questions(HELD_OUT["quadruped"])
+LEGS = load_questions(HELD_OUT["quadruped"]) + load_questions(HELD_OUT["quadruped2"])
 PLANAR = load_questions(HELD_OUT["planar"])
 CHOOSING = load_questions(VALIDATION)
 

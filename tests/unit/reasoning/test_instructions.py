@@ -139,7 +139,8 @@ def test_what_is_said_as_a_whole_to_a_robot_on_legs_means_the_side_it_says(some)
 
 
 def sides(text: str) -> set[str]:
-    return set(re.findall(r"left|right|port\b|starboard", text.lower()))
+    said = re.sub(r"(^|, )right( then)?, |, right\?", "", text.lower())  # "right, turn left" and "turn left, right?"
+    return set(re.findall(r"left|right|port\b|starboard", said))
 
 
 def test_a_whole_instruction_with_a_value_means_the_value_that_it_says(some):
