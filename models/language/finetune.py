@@ -179,8 +179,7 @@ class Finetune:
             [batch.to(model.device) for batch in _batches(part, config)] for part in (train, validation)
         )
         self._kept: dict[int, Tensor] = {}  # id of a batch -> what the frozen layers make of it
-        parameters = [p for adapter in self._adapters.values() for p in (adapter.down, adapter.up)]
-        self._optimizer = torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)
+        self._optimizer = torch.optim.AdamW(self._parameters().values(), config.lr, weight_decay=config.weight_decay)
         self.steps = config.epochs * len(self._train)
         self.step = 0
         self.history: list[dict[str, float]] = []
@@ -223,22 +222,46 @@ class Finetune:
     def adapter(self) -> dict[str, Tensor]:
         """The adapter's tensors, in half precision."""
         return {
-            f"{name}.{part}": getattr(adapter, part).detach().cpu().to(torch.float16).contiguous()
-            for name, adapter in self._adapters.items()
-            for part in ("down", "up")
+            name: parameter.detach().cpu().to(torch.float16).contiguous()
+            for name, parameter in self._parameters().items()
         }
+
+    @torch.no_grad()
+    def average_with(self, folder: Path) -> dict[str, float]:
+        """Go halfway back to an adapter, usually the one that training began with; returns the measurement there.
+
+        What was learned last is often paid for with what was known before; the mean of the weights keeps more of both
+        than either (Wortsman et al., Robust fine-tuning of zero-shot models, 2022).
+
+        Raises:
+            ArtifactError: a file is missing, damaged or differs from its manifest.
+            InvalidInput: it is of other layers or another rank.
+        """
+        shipped, (_, tensors) = self.adapter(), self._read(folder)
+        for name, parameter in self._parameters().items():
+            parameter.copy_((shipped[name].float() + tensors[name].float()) / 2)
+        return self.evaluate()
 
     @torch.no_grad()
     def _begin_with(self, folder: Path) -> str:
         """Take over an adapter's tensors; returns its hash."""
+        digest, tensors = self._read(folder)
+        for name, parameter in self._parameters().items():
+            parameter.copy_(tensors[name])
+        return digest
+
+    def _read(self, folder: Path) -> tuple[str, dict[str, Tensor]]:
+        """The hash and the tensors of an adapter of the same layers and rank."""
         manifest = verify_weights(folder, "adapter")
         tensors = load_file(folder / manifest["file"])
-        mine = {f"{name}.{part}": getattr(a, part) for name, a in self._adapters.items() for part in ("down", "up")}
-        if {name: tensor.shape for name, tensor in tensors.items()} != {name: p.shape for name, p in mine.items()}:
+        shapes = {name: parameter.shape for name, parameter in self._parameters().items()}
+        if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
             raise InvalidInput(f"finetune: the adapter {folder} is of other layers or another rank; give its own")
-        for name, parameter in mine.items():
-            parameter.copy_(tensors[name])
-        return manifest["sha256"]
+        return manifest["sha256"], tensors
+
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        """What is learned, by the names it has in the adapter's file."""
+        return {f"{name}.{part}": getattr(a, part) for name, a in self._adapters.items() for part in ("down", "up")}
 
     # --- a step --------------------------------------------------------------------------------------------------
 

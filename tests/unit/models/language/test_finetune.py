@@ -113,6 +113,26 @@ def test_it_goes_on_from_an_adapter_of_the_same_size(tmp_path):
         Finetune(model(), texts, texts, other, tmp_path / "other", tmp_path / "shipped")
 
 
+def test_it_ends_halfway_between_two_adapters_if_asked(tmp_path):
+    texts = examples()
+    first = Finetune(model(), texts, texts, SETTINGS, tmp_path / "first")
+    first.run()
+    write_adapter(tmp_path / "start", first.adapter(), {})
+    second = Finetune(model(), texts, texts, SETTINGS, tmp_path / "second", tmp_path / "start")
+    second.run(limit=3)
+    before = second.adapter()
+    measured = second.average_with(tmp_path / "start")
+    assert measured == second.evaluate()
+    halfway, start = second.adapter(), first.adapter()
+    for name, tensor in halfway.items():
+        torch.testing.assert_close(
+            tensor.float(), (before[name].float() + start[name].float()) / 2, rtol=1e-3, atol=1e-6
+        )
+    assert any(not torch.equal(halfway[name], start[name]) for name in start)
+    with pytest.raises(ArtifactError, match="missing"):
+        second.average_with(tmp_path / "nowhere")
+
+
 def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     texts = examples()
     Finetune(model(), texts, texts, SETTINGS, tmp_path).run(limit=1)
