@@ -239,8 +239,8 @@ def _direct(signal: Signal, to: str, draft: _Draft, scene: Scene) -> None:
     """A signal whose sign is a direction: one way, or in size.
 
     A direction asks for more than a third of the range that way, high for more than two thirds of the positive one,
-    low for less than a third either way, of a robot on legs for nothing; of a range that mostly lies one way, low is
-    that way's.
+    low for less than a third either way, of a robot on legs for nothing; of a speed whose range mostly lies one way,
+    low is that way's.
     """
     negative, positive = directions(signal)
     if signal.bounded:
@@ -254,7 +254,7 @@ def _direct(signal: Signal, to: str, draft: _Draft, scene: Scene) -> None:
             "middle": {"lower": high / 3, "upper": 2 * high / 3},
             "low": {"lower": low / 3, "upper": high / 3},
         }
-        if high > -1.5 * low:
+        if high > -1.5 * low and signal.unit != "rad":
             bounds["low"]["lower"] = high / 12
         elif scene.walks and to == "low":
             draft.terms.append(_nought(signal, scene))
@@ -386,13 +386,16 @@ def _tolerate(signal: str, bounds: Mapping[str, float], margin: float, draft: _D
 
 
 def _hold(signal: Signal, bounds: Mapping[str, float], draft: _Draft, scene: Scene) -> None:
-    """A term that keeps a signal that is no body's within bounds; on legs, minus the distance from them."""
+    """A term that keeps a signal that is no body's within bounds; on legs, minus the distance from the bound, or from
+    the middle of two: at the edge of a narrow region a gait does not stay in it."""
     if not scene.walks:
         _tolerate(signal.name, bounds, _third(signal), draft)
-        return
-    parts = {"lower": "max({} - {name}, 0)", "upper": "max({name} - {}, 0)"}
-    beyond = (parts[side].format(_number(bound), name=signal.name) for side, bound in bounds.items())
-    draft.terms.append(RewardTerm("expression", _worth(signal), {"expression": f"-{' - '.join(beyond)}"}))
+    elif len(bounds) == 2:
+        draft.terms.append(_reach(signal, sum(bounds.values()) / 2, scene))
+    else:
+        [(side, bound)] = bounds.items()
+        short = f"{_number(bound)} - {signal.name}" if side == "lower" else f"{signal.name} - {_number(bound)}"
+        draft.terms.append(RewardTerm("expression", _worth(signal), {"expression": f"-max({short}, 0)"}))
 
 
 def _worth(signal: Signal) -> float:

@@ -182,6 +182,7 @@ def quadruped() -> Scene:
         ({"set": "roll", "to": "right"}, 0.2, -0.2),
         ({"set": "height", "to": "low"}, 0.2, 0.27),
         ({"set": "height", "to": "high"}, 0.31, 0.27),
+        ({"set": "height", "to": "middle"}, 0.26, 0.24),
     ],
 )
 def test_levels_of_a_robot_on_legs(quadruped, goal, inside, outside):
@@ -193,6 +194,12 @@ def test_levels_of_a_robot_on_legs(quadruped, goal, inside, outside):
         for value in (inside, outside)
     )
     assert worse[0] < best[0] == 0
+
+
+def test_a_trunk_is_level_upright_though_its_range_lies_forward(quadruped):
+    pitch = Signal("pitch", "rad", 0.1, *LAYOUTS["walker"].ranges["pitch"])
+    walker = replace(quadruped, signals=(*quadruped.signals[:2], pitch))
+    assert terms({"goals": [{"set": "pitch", "to": "low"}]}, walker)[-1]["params"]["expression"] == "-abs(pitch)"
 
 
 @pytest.mark.parametrize(
