@@ -143,6 +143,22 @@ def sides(text: str) -> set[str]:
     return set(re.findall(r"left|right|port\b|starboard", said))
 
 
+def test_what_takes_four_legs_is_refused_on_fewer(some):
+    """A turn, a sidestep or a lean: in the very words in which a quadruped is told to."""
+    missing = ("yaw_rate", "lateral_velocity", "roll")
+    planar = [pair for pair in some if pair.scene.walks and "yaw_rate" not in pair.scene.by_name]
+    refused = [pair for pair in planar if pair.intent.get("refuse") == "ability"]
+    parts = [pair for pair in refused if any(f"{name} " in pair.template for name in missing)]
+    whole = [legs.WHOLE[int(p.template.split()[1])][1] for p in refused if p.template.startswith("whole")]
+    wanted = [[goal for goal in intent["goals"] if goal != "stop"] for intent in whole if "goals" in intent]
+    asked = [[goal.get("set") or goal["change"] for goal in goals] for goals in wanted]
+    assert len(parts) > 3
+    assert len(asked) > 3
+    assert all(set(missing) & set(signals) for signals in asked)
+    done = [goal for pair in planar for goal in pair.intent.get("goals", ()) if isinstance(goal, dict)]
+    assert not any(set(missing) & {goal.get("set"), goal.get("change")} for goal in done)
+
+
 def test_a_whole_instruction_with_a_value_means_the_value_that_it_says(some):
     """In digits or in words, of the signal that the phrase has it for."""
     valued = [pair for pair in some if pair.template.startswith("whole") and re.search(r"\d", str(pair.intent))]
