@@ -188,7 +188,7 @@ def _whole(rng: Rng, scene: Scene, refusal: str = "") -> Pair:
     while True:
         index = int(rng.integers(len(legs.WHOLE)))
         phrase, intent = legs.WHOLE[index]
-        said = {goal.get("set") or goal["change"]: goal for goal in intent.get("goals", ()) if goal != "stop"}
+        said = _of_signals(intent)
         if intent.get("refuse", "") == refusal and said.keys() <= scene.by_name.keys():
             break
     text = " ".join(_pick(rng, phrase).split())
@@ -200,6 +200,11 @@ def _whole(rng: Rng, scene: Scene, refusal: str = "") -> Pair:
         written, plain = _value(rng, scene.by_name[signal].unit, signed=False)
         text, intent = text.format(v=written), _with(intent, lambda level: level.replace("value", plain))
     return Pair(text, scene, intent, f"whole {index}")
+
+
+def _of_signals(intent: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The goals of an intent on legs by the signals they are about; a stop is about none."""
+    return {goal.get("set") or goal["change"]: goal for goal in intent.get("goals", ()) if goal != "stop"}
 
 
 def _with(intent: Mapping[str, Any], said: Callable[[str], str]) -> Mapping[str, Any]:
@@ -595,8 +600,7 @@ def _out_of_plane(rng: Rng, scene: Scene) -> Said | None:
     missing = {signal for signal, _ in legs.GAITS} - scene.by_name.keys()
     while missing:
         pair = _on_legs(rng, _legged(legs.SIGNALS[0]))
-        moves = [goal for goal in pair.intent["goals"] if goal != "stop" and goal.get("to") != "low"]
-        if any((goal.get("set") or goal["change"]) in missing for goal in moves):
+        if any(signal in missing and goal.get("to") != "low" for signal, goal in _of_signals(pair.intent).items()):
             return Said(pair.instruction, pair.template, ())
     return None
 
