@@ -306,10 +306,13 @@ def _carry_on(draft: _Draft, scene: Scene) -> None:
 
 
 def _restrains(goal: Any, scene: Scene) -> bool:
-    """Whether a goal of a robot on legs only says what is not to happen: no turning, leaning or drifting."""
+    """Whether a goal of a robot on legs leaves open where it goes: what is not to happen, no turning, leaning or
+    drifting; and a posture that is its gait's."""
     match goal:
-        case {"set": name, "to": "low"}:
-            return scene.by_name[name].signed and name != "forward_velocity"
+        case {"set": name, "to": "low"} if scene.by_name[name].signed:
+            return name != "forward_velocity"
+        case {"set": name} | {"change": name}:
+            return scene.gaited and name in _POSTURE
     return False
 
 
@@ -400,7 +403,7 @@ def _hold(signal: Signal, bounds: Mapping[str, float], draft: _Draft, scene: Sce
 
 def _worth(signal: Signal) -> float:
     """What a unit of a signal is worth to a robot on legs."""
-    return ON_LEGS / _third(signal)
+    return signal.worth * ON_LEGS / _third(signal)
 
 
 def _third(signal: Signal) -> float:
