@@ -317,9 +317,10 @@ def _restrains(goal: Any, scene: Scene) -> bool:
 
 
 def _keep_on(draft: _Draft, scene: Scene) -> None:
-    """The reward in force, but for its terms about signals that something was said of: "don't turn" ends no run."""
+    """The reward in force, but for its terms about signals that something was said of: "don't turn" ends no run. A stop
+    stays only where it does not follow from the rest: leaning, a robot of one gait would walk off."""
     reward = scene.reward
-    if reward is None or is_stop(reward):
+    if reward is None or (is_stop(reward) and not scene.gaited):
         return
     kept = [term for term in reward.terms if not draft.told & _names(term)]
     if kept:
