@@ -227,7 +227,7 @@ class Pacing:
 class _Pacing:
     def __init__(self, pacing: Pacing, rng: np.random.Generator) -> None:
         self._pacing, self._rng, self._stops, self._stands = pacing, rng, False, False
-        self._gait = pacing.fast.start(rng)
+        self._gait: Any = pacing.fast.start(rng)  # a controller, of which the gait is changed
         self._old = self._new = self._drawn()
         self._time, self._until = 0.0, rng.uniform(*pacing.kept)
 
