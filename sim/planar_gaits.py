@@ -1,4 +1,4 @@
-"""Where the planar robots' behaviour data comes from: the walker walks and the hopper hops, each at one speed.
+"""Where the planar robots' behaviour data comes from: the walker walks and the hopper hops, at one speed or many.
 
 Both are state machines whose poses are balanced by feedback. The walker's is SIMBICON (Yin, Loken and van de Panne,
 2007): the stance hip holds the torso upright, the swing foot is placed by where the body is and how fast it goes. The
@@ -321,6 +321,7 @@ MARCH = Walk(  # on the spot
 STAND = Stand(
     torso=Torso(lean=-0.011, gain=220.0, damping=5.1), knee=0.509, ahead=-0.008, place=7.0, brake=0.845, slow=0.3
 )
+# With noise up to 0.03 rad, 800 episodes (seeds 0-799): 89.9 % survive [87.6, 91.8].
 WALK_PACING = Pacing(
     MARCH, WALK, shares=(0.0, 1.2), leans=(-0.05, 0.05), kept=(0.3, 1.5), change=0.8, stand=STAND, stops=0.3
 )
@@ -340,6 +341,7 @@ HOP = Hop(
     brake=0.1372,
     speed=0.7,
 )
+# With noise up to 0.035 rad, 600 episodes (seeds 0-599): 94.8 % survive [92.8, 96.3].
 HOP_PACING = Pacing(
     replace(HOP, speed=0.2),
     replace(HOP, speed=0.9),

@@ -1,4 +1,4 @@
-"""The planar robots and their gaits: they stay in their plane, walk or hop at one speed, and a weak joint shows."""
+"""The planar robots and their gaits: they stay in their plane, walk or hop, stand, and a weak joint shows."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -113,7 +113,7 @@ def test_a_pace_between_slow_and_fast_is_between_their_speeds(worlds: dict[str, 
 
 
 def test_paces_are_drawn_anew(worlds: dict[str, LeggedWorld]) -> None:
-    """In an episode the walker is slow and fast, and leans more and less, without falling in most."""
+    """Over some episodes the walker is slow and fast, without falling in most."""
     tracks, falls = [], 0
     for seed in range(8):
         tracks.append(pace(worlds["walker"], planar_gaits.WALK_PACING, seed))
