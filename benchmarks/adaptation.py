@@ -52,7 +52,7 @@ from worldpilot.types import AlertLevel
 
 COUNTS = (5, 10, 25, 50, 100)
 FURTHER, TRAINED = 1000, 2000  # optimiser steps of a prior that is fine-tuned; of what is trained anew
-SIZES = {"hidden": 288, "horizon": 8, "sampler_steps": 8}  # of the prior, as scripts/train_walker.sh has them
+SIZES = {"hidden": 384, "horizon": 8, "sampler_steps": 8}  # of a prior: the walker's in scripts/train_walker.sh
 STEPS, BEGINS = 250, 50  # control steps of an episode; of those the data's gait drives the first
 BREAKS_AT = 100  # control step at which the joint breaks in the monitor's episodes
 DATA_SEED, MONITOR_SEED, FIRST_SEED = 5_000_000, 6_000_000, 7_000_000  # of worlds; the last of evaluations

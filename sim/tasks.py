@@ -215,6 +215,7 @@ TASKS = {
         world=planar.Walker,
         behaviours={
             "walk": Behaviour(lambda: planar_gaits.behave(planar_gaits.WALK, 0.08), 250),
+            "pace": Behaviour(lambda: planar_gaits.behave(planar_gaits.WALK_PACING, 0.03), 250),
             "halting": Behaviour(lambda: planar_gaits.behave(planar_gaits.HALTING, 0.02), 250),  # for the dynamics only
         },
         state=planar.WALKER.state,
@@ -223,7 +224,10 @@ TASKS = {
     "hopper": Task(
         action=planar.HOPPER.action,
         world=planar.Hopper,
-        behaviours={"hop": Behaviour(lambda: planar_gaits.behave(planar_gaits.HOP, 0.035), 250)},
+        behaviours={
+            "hop": Behaviour(lambda: planar_gaits.behave(planar_gaits.HOP, 0.035), 250),
+            "pace": Behaviour(lambda: planar_gaits.behave(planar_gaits.HOP_PACING, 0.035), 250),
+        },
         state=planar.HOPPER.state,
         signals=planar.HOPPER.signals,
     ),

@@ -43,7 +43,7 @@ HELD_OUT: Mapping[str, Path] = {
 }
 VALIDATION = Path(__file__).with_name("validation.jsonl")  # in other words than training, to choose settings by
 STARTS = 10  # of a robot on legs; which one is drawn by what is said
-WARM_UP = 25  # control steps that a robot on legs has run before it is told
+WARM_UP = 50  # control steps that a robot on legs has run before it is told
 RUN = RewardSpec((RewardTerm("expression", params={"expression": "min(forward_velocity, 1)"}),), name="Run")
 SETTLED = 0.4  # share of a run after which a region must be kept
 
@@ -359,7 +359,7 @@ class LegStage:
         reading = self._reading(start)
         setting = controllers.Setting(self._artifact, self._world, reward, self._planning, start)
         planner = controllers.Planner(setting, "ssr")
-        driven = self._begun(setting, planner)
+        driven = self._begun(start, planner)
         track = list[Mapping[str, float]]()
         for _ in range(round(self.seconds / self._world.action.control_dt)):
             driven.drive(planner.act(driven.state, driven.previous))
@@ -374,21 +374,22 @@ class LegStage:
         """The seed of a question's start."""
         return self._seed * STARTS + zlib.crc32(question.say.encode()) % STARTS
 
-    def _begun(self, setting: controllers.Setting, watching: controllers.Controller) -> controllers.Driven:
-        """The robot after the first steps under the action prior alone, which a controller watches."""
-        self._world.reset(seed=setting.seed)
-        driven, prior = controllers.Driven(self._world), controllers.PriorAlone(setting)
+    def _begun(self, start: int, watching: controllers.Controller | None = None) -> controllers.Driven:
+        """The robot after the first steps of a run under its planner, which a controller may watch."""
+        self._world.reset(seed=start)
+        running = controllers.Setting(self._artifact, self._world, RUN, self._planning, start)
+        driven, planner = controllers.Driven(self._world), controllers.Planner(running, "ssr")
         for _ in range(WARM_UP):
-            watching.watch(driven.state, driven.previous)
-            driven.drive(prior.act(driven.state, driven.previous))
+            if watching is not None:
+                watching.watch(driven.state, driven.previous)
+            driven.drive(planner.act(driven.state, driven.previous))
         return driven
 
     def _reading(self, start: int) -> Mapping[str, float]:
         """What the model reads when the robot is told, as the reasoning node has it."""
         if start not in self._readings:
-            setting = controllers.Setting(self._artifact, self._world, RUN, self._planning, start)
             model, steps = self._artifact.world_model, round(STRIDE / self._world.action.control_dt)
-            states = self._begun(setting, controllers.PriorAlone(setting)).newest(steps)
+            states = self._begun(start).newest(steps)
             signals = model.signals(model.encode(states))
             self._readings[start] = {name: float(values.mean()) for name, values in signals.items()}
         return self._readings[start]

@@ -306,17 +306,21 @@ def _carry_on(draft: _Draft, scene: Scene) -> None:
 
 
 def _restrains(goal: Any, scene: Scene) -> bool:
-    """Whether a goal of a robot on legs only says what is not to happen: no turning, leaning or drifting."""
+    """Whether a goal of a robot on legs leaves open where it goes: what is not to happen, no turning, leaning or
+    drifting; and a posture that is its gait's."""
     match goal:
-        case {"set": name, "to": "low"}:
-            return scene.by_name[name].signed and name != "forward_velocity"
+        case {"set": name, "to": "low"} if scene.by_name[name].signed:
+            return name != "forward_velocity"
+        case {"set": name} | {"change": name}:
+            return scene.gaited and name in _POSTURE
     return False
 
 
 def _keep_on(draft: _Draft, scene: Scene) -> None:
-    """The reward in force, but for its terms about signals that something was said of: "don't turn" ends no run."""
+    """The reward in force, but for its terms about signals that something was said of: "don't turn" ends no run. A stop
+    stays only where it does not follow from the rest: leaning, a robot of one gait would walk off."""
     reward = scene.reward
-    if reward is None or is_stop(reward):
+    if reward is None or (is_stop(reward) and not scene.gaited):
         return
     kept = [term for term in reward.terms if not draft.told & _names(term)]
     if kept:
@@ -400,7 +404,7 @@ def _hold(signal: Signal, bounds: Mapping[str, float], draft: _Draft, scene: Sce
 
 def _worth(signal: Signal) -> float:
     """What a unit of a signal is worth to a robot on legs."""
-    return ON_LEGS / _third(signal)
+    return signal.worth * ON_LEGS / _third(signal)
 
 
 def _third(signal: Signal) -> float:

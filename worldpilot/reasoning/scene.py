@@ -54,6 +54,7 @@ class Layout:
 
     view: View
     ranges: Mapping[str, tuple[float, float]]  # signal -> lowest and highest [its unit]; the same: it is fixed
+    worth: Mapping[str, float] = field(default_factory=dict)  # signal -> how many times as much it counts; else 1
 
 
 _LEGS = {
@@ -78,9 +79,12 @@ LAYOUTS: Mapping[str, Layout] = {
         },
     ),
     "quadruped": Layout(ROBOT_VIEW, {"height": (0.18, 0.34), "forward_velocity": (-0.6, 1.2), **_LEGS}),
-    # What the gaits of their data hold. Nothing they can plan changes their height; to be told to makes them fall.
+    # What the gaits of their data hold. Nothing they can plan changes their height; to be told to makes them fall. The
+    # hopper's trunk swings with each hop: at full weight it falls for being told to keep it still.
     "walker": Layout(ROBOT_VIEW, {"height": (1.04, 1.04), "forward_velocity": (0.0, 1.2), "pitch": (-0.1, 0.25)}),
-    "hopper": Layout(ROBOT_VIEW, {"height": (0.79, 0.79), "forward_velocity": (-0.3, 0.8), "pitch": (0.0, 0.25)}),
+    "hopper": Layout(
+        ROBOT_VIEW, {"height": (0.79, 0.79), "forward_velocity": (-0.3, 0.8), "pitch": (0.0, 0.25)}, {"pitch": 0.3}
+    ),
 }
 
 
@@ -93,6 +97,7 @@ class Signal:
     value: float | None = None  # now [unit]; None: not heard yet
     low: float | None = None  # [unit]; a goal lies between these; None: no bound is known
     high: float | None = None
+    worth: float = 1.0  # how many times as much as others it counts
 
     @property
     def bounded(self) -> bool:
@@ -158,7 +163,8 @@ class Scene:
         signals = []
         for signal in spec.signals:
             low, high = layout.ranges.get(signal.name, (None, None))
-            signals.append(Signal(signal.name, signal.unit, values.get(signal.name), low, high))
+            worth = layout.worth.get(signal.name, 1.0)
+            signals.append(Signal(signal.name, signal.unit, values.get(signal.name), low, high, worth))
         moves = set(spec.action.units) == {"m/s"}
         fastest = np.hypot.reduce(np.maximum(np.abs(spec.action.low), np.abs(spec.action.high)))
         return Scene(
@@ -200,6 +206,12 @@ class Scene:
     def robot(self) -> Body | None:
         """The part of the robot that pushes, if one is known."""
         return next((body for body in self.bodies.values() if body.robot and body.planar), None)
+
+    @property
+    def gaited(self) -> bool:
+        """Whether it is a robot on legs whose postures are its gait's: one that cannot even change its height."""
+        height = self.by_name.get("height")
+        return self.walks and height is not None and height.bounded and height.low == height.high
 
     @property
     def walks(self) -> bool:

@@ -151,12 +151,13 @@ def test_a_condition_on_legs_tells_right_from_wrong(stages, condition, right, wr
 
 
 @pytest.mark.slow
-def test_a_robot_on_legs_is_judged_by_what_it_does(stages):
-    """It turns and crouches as it is told, and what was not told is not done."""
+@pytest.mark.parametrize(("signal", "one", "other"), [("yaw_rate", "left", "right"), ("height", "low", "high")])
+def test_a_robot_on_legs_is_judged_by_what_it_does(stages, signal, one, other):
+    """It turns and crouches as it is told, and told the opposite it does not."""
     asked = {json.dumps(question.intents[0]): question for question in LEGS}
-    left, low = ({"goals": [{"set": signal, "to": to}]} for signal, to in (("yaw_rate", "left"), ("height", "low")))
-    some = [asked[json.dumps(intent)] for intent in (left, low)]
-    right, swapped = ({some[i].say: (left, low)[i ^ j] for i in (0, 1)} for j in (0, 1))
+    pair = [{"goals": [{"set": signal, "to": to}]} for to in (one, other)]
+    some = [asked[json.dumps(intent)] for intent in pair]
+    right, swapped = ({some[i].say: pair[i ^ j] for i in (0, 1)} for j in (0, 1))
     assert evaluate(Oracle(right), questions=some)["rewards"]["rate"] == 1  # type: ignore[arg-type]
     assert evaluate(Oracle(swapped), questions=some)["rewards"]["rate"] == 0  # type: ignore[arg-type]
 

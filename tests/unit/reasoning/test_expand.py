@@ -1,6 +1,7 @@
 """From intents to rewards: what each says, what is out of reach, what contradicts itself."""
 
 import math
+import re
 from dataclasses import replace
 
 import jsonschema
@@ -277,6 +278,25 @@ def test_all_that_can_be_asked_of_a_shipped_robot_on_legs_is_a_reward_that_its_p
         (term,) = expand({"goals": [goal]}, scene)[0].terms  # checked against the model's signals and units
         # A third of a range is worth what the standing reward counts in, or the robot would not heed it.
         assert term.weight * THIRDS[scene.by_name[goal["set"]].unit] > 0.3
+
+
+@pytest.mark.parametrize("name", ["walker", "hopper"])
+def test_a_posture_that_is_a_gaits_leaves_its_motion_in_force(name):
+    run = parse_spec({"terms": [{"plugin": "expression", "params": {"expression": "min(forward_velocity, 1)"}}]})
+    spec = Artifact.load(zoo_path(name)).spec
+    scene = Scene.of(spec, dict.fromkeys((s.name for s in spec.signals), 0.0), registry.available(), reward=run)
+    lean, fast = {"set": "pitch", "to": "nose down"}, {"set": "forward_velocity", "to": "high"}
+
+    def said(*goals: object, reward: RewardSpec = run) -> list[str]:
+        found = terms({"goals": list(goals)}, replace(scene, reward=reward))
+        return [re.findall(r"[a-z]\w+", term["params"]["expression"])[-1] for term in found]
+
+    assert said(lean) == ["forward_velocity", "pitch"]
+    assert said({"change": "pitch", "by": "0.1 rad"}) == ["forward_velocity", "pitch"]
+    assert said(fast, lean) == ["forward_velocity", "pitch"]  # the speed that was told, not the one before
+    assert expand({"goals": [fast, lean]}, scene)[0].terms[0] == expand({"goals": [fast]}, scene)[0].terms[0]
+    stop = expand({"goals": ["stop"]}, scene)[0]
+    assert expand({"goals": [lean]}, replace(scene, reward=stop))[0].terms[0] == stop.terms[0]
 
 
 def test_a_height_counts_more_where_the_robot_is_not_to_go_anywhere(quadruped):

@@ -1,6 +1,7 @@
-"""The planar robots and their gaits: they stay in their plane, walk or hop at one speed, and a weak joint shows."""
+"""The planar robots and their gaits: they stay in their plane, walk or hop, stand, and a weak joint shows."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,6 +69,59 @@ def test_halting_holds_the_stance_and_walks_in_turns(worlds: dict[str, LeggedWor
     assert held[0]
     assert len(turns) >= 2
     assert 10 <= turns[0] + 1 <= 76  # 0.2 to 1.5 s
+
+
+def pace(world: LeggedWorld, pacing: planar_gaits.Pacing, seed: int) -> dict[str, np.ndarray]:
+    """Signals of 250 steps, or until it falls, by name."""
+    world.reset(seed=seed)
+    tracks = []
+    for _, control in zip(
+        range(250), planar_gaits.behave(pacing, 0.0)(world, np.random.default_rng(seed)), strict=False
+    ):
+        world.drive(control)
+        tracks.append(world.signals())
+        if world.ended:
+            break
+    return {name: np.array([track[name] for track in tracks]) for name in tracks[0]}
+
+
+def test_a_walker_at_any_pace_stands_when_it_stops(worlds: dict[str, LeggedWorld]) -> None:
+    """From its walk it comes to a stand on both feet, and stays there."""
+    pacing = replace(
+        planar_gaits.WALK_PACING, shares=(1.0, 1.0), leans=(0.0, 0.0), kept=(1.0, 1.0), change=1.6, stops=1.0
+    )
+    for seed in range(4):
+        signals = pace(worlds["walker"], pacing, seed)
+        assert not worlds["walker"].ended
+        assert signals["forward_velocity"][30:50].mean() > 0.6
+        end = {name: values[-25:] for name, values in signals.items()}
+        assert np.abs(end["forward_velocity"]).max() < 0.05
+        assert (end["contact_left"] * end["contact_right"]).all()
+
+
+@pytest.mark.parametrize("name", GAITS)
+def test_a_pace_between_slow_and_fast_is_between_their_speeds(worlds: dict[str, LeggedWorld], name: str) -> None:
+    pacing = {"walker": planar_gaits.WALK_PACING, "hopper": planar_gaits.HOP_PACING}[name]
+    speeds = []
+    for share in (0.0, 0.5, 1.0):
+        steady = replace(pacing, shares=(share, share), leans=(0.0, 0.0), stops=0.0)
+        speeds.append(pace(worlds[name], steady, 1)["forward_velocity"][100:].mean())
+    assert len(set(speeds)) == 3
+    assert speeds == sorted(speeds)
+    assert speeds[0] < 0.15
+    assert speeds[-1] > 0.4
+
+
+def test_paces_are_drawn_anew(worlds: dict[str, LeggedWorld]) -> None:
+    """Over some episodes the walker is slow and fast, without falling in most."""
+    tracks, falls = [], 0
+    for seed in range(8):
+        tracks.append(pace(worlds["walker"], planar_gaits.WALK_PACING, seed))
+        falls += worlds["walker"].ended
+    smooth = np.concatenate([np.convolve(track["forward_velocity"], np.ones(25) / 25, "valid") for track in tracks])
+    assert falls <= 2
+    assert np.percentile(smooth, 10) < 0.2
+    assert np.percentile(smooth, 90) > 0.7
 
 
 def test_the_walker_steps_with_one_foot_after_the_other(worlds: dict[str, LeggedWorld]) -> None:
