@@ -87,9 +87,8 @@ class _Walking:
         if landing and (now[_FEET[self._swing]] or self._time > 2 * g.lifting + 0.1):
             self._swing, self._time, landing = 1 - self._swing, CONTROL_DT, False
         swing, stance = 3 * self._swing, 3 * (1 - self._swing)
-        hip, knee, _ = (now[f"q_{name}"] for name in WALKER.action.names[stance : stance + 3])
-        thigh = hip - now["pitch"]
-        ahead = -0.4 * (np.sin(thigh) + np.sin(thigh - knee))  # of the stance ankle [m]; thigh and shank measure 0.4
+        thigh, shank = _segments(now, stance)
+        ahead = -0.4 * (np.sin(thigh) + np.sin(shank))  # of the stance ankle [m]; thigh and shank measure 0.4
         target = np.empty(6)
         target[stance] = g.torso.hip(WALKER, now, stance)
         target[stance + 1] = g.knee
@@ -184,9 +183,8 @@ class Stand:
 
     def control(self, now: State) -> Array:
         """The control of shape (6,) [rad] that follows the state `now`."""
-        names, legs = WALKER.action.names, (0, 3)
-        thighs = np.array([now[f"q_{names[hip]}"] - now["pitch"] for hip in legs])
-        shanks = thighs - [now[f"q_{names[hip + 1]}"] for hip in legs]
+        legs = (0, 3)
+        thighs, shanks = np.array([_segments(now, hip) for hip in legs]).T
         hips = -0.4 * float(np.mean(np.sin(thighs) + np.sin(shanks)))  # before the ankles [m]
         toes = -self.place * (hips - self.ahead) - self.brake * now["forward_velocity"]
         target = [
@@ -253,6 +251,13 @@ class _Pacing:
         return np.array([self._rng.uniform(*self._pacing.shares), self._rng.uniform(*self._pacing.leans)])
 
 
+def _segments(now: State, hip: int) -> tuple[float, float]:
+    """Angles [rad] from the vertical of thigh and shank, forward positive; `hip` is the number of their leg's hip."""
+    names = WALKER.action.names
+    thigh = now[f"q_{names[hip]}"] - now["pitch"]
+    return thigh, thigh - now[f"q_{names[hip + 1]}"]
+
+
 def leg(thigh: float, knee: float, toes: float, pitch: float) -> Array:
     """Angles (3,) of the joints of a leg whose thigh and foot have these in the world [rad], the torso at `pitch`."""
     return np.array([thigh + pitch, knee, toes - thigh + knee])
@@ -303,17 +308,16 @@ WALK = Walk(
     speed=0.9,
 )
 HALTING = Halting(WALK, held=(0.2, 1.5), going=(0.3, 3.0))
-MARCH = Walk(  # on the spot
-    torso=Torso(lean=0.0088, gain=144.403, damping=41.3951),
+MARCH = replace(  # on the spot
+    WALK,
+    torso=replace(WALK.torso, lean=0.0088),
     lifting=0.1585,
     lift_thigh=0.5418,
     lift_knee=0.8253,
     land_thigh=0.1672,
     land_knee=0.4009,
-    toes=0.1946,
     knee=0.576,
     ankle=0.4049,
-    push=0.0072,
     place=-0.2471,
     brake=0.2753,
     speed=0.0,

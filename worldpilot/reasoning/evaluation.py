@@ -33,7 +33,7 @@ from worldpilot.reasoning.reasoner import Outcome, Reasoner, Status
 from worldpilot.reasoning.scene import STRIDE, Scene
 from worldpilot.sim.legged import LeggedWorld
 from worldpilot.sim.tasks import World, task
-from worldpilot.types import RewardSpec, RewardTerm
+from worldpilot.types import FloatArray, RewardSpec, RewardTerm
 
 HELD_OUT: Mapping[str, Path] = {
     "table": Path(__file__).with_name("held_out.jsonl"),
@@ -333,6 +333,14 @@ class Stage:
         return np.hypot(*(track[f"{self._robot}_{axis}"] - track[f"{self._object}_{axis}"] for axis in "xy"))
 
 
+@dataclass(frozen=True)
+class _Beginning:
+    """How a robot on legs got to where it is told."""
+
+    controls: Sequence[FloatArray]
+    reading: Mapping[str, float]  # what the model reads there, as the reasoning node has it
+
+
 class LegStage:
     """A robot on legs with its shipped model and its graph's planner: it has begun to run when it is told."""
 
@@ -343,23 +351,26 @@ class LegStage:
         world = task(name).world()
         assert isinstance(world, LeggedWorld)
         self._world = world
-        self._readings: dict[int, Mapping[str, float]] = {}  # start -> what the model reads when it is told
+        self._beginnings: dict[int, _Beginning] = {}  # by their starts
 
     def close(self) -> None:
         self._world.close()
 
     def scene(self, question: Question) -> Scene:
         """The scene in which a question is asked, as the model sees it."""
-        readings = self._reading(self._start(question))
+        readings = self._beginning(self._start(question)).reading
         return Scene.of(self._artifact.spec, readings, registry.available(), has_goal=question.goal_image, reward=RUN)
 
     def judge(self, reward: RewardSpec, question: Question, meant: RewardSpec) -> bool:
         """Whether the robot, given a reward, meets a question's conditions and does not fall."""
         start = self._start(question)
-        reading = self._reading(start)
+        beginning = self._beginning(start)
         setting = controllers.Setting(self._artifact, self._world, reward, self._planning, start)
         planner = controllers.Planner(setting, "ssr")
-        driven = self._begun(start, planner)
+        driven = self._reset(start)
+        for control in beginning.controls:
+            planner.watch(driven.state, driven.previous)
+            driven.drive(control)
         track = list[Mapping[str, float]]()
         for _ in range(round(self.seconds / self._world.action.control_dt)):
             driven.drive(planner.act(driven.state, driven.previous))
@@ -368,31 +379,29 @@ class LegStage:
                 return False
         settled = track[int(SETTLED * len(track)) :]
         means = {name: float(np.mean([signals[name] for signals in settled])) for name in settled[0]}
-        return all(self._holds(condition, means, reading) for condition in question.judge)
+        return all(self._holds(condition, means, beginning.reading) for condition in question.judge)
 
     def _start(self, question: Question) -> int:
         """The seed of a question's start."""
         return self._seed * STARTS + zlib.crc32(question.say.encode()) % STARTS
 
-    def _begun(self, start: int, watching: controllers.Controller | None = None) -> controllers.Driven:
-        """The robot after the first steps of a run under its planner, which a controller may watch."""
+    def _reset(self, start: int) -> controllers.Driven:
+        """The robot standing."""
         self._world.reset(seed=start)
-        running = controllers.Setting(self._artifact, self._world, RUN, self._planning, start)
-        driven, planner = controllers.Driven(self._world), controllers.Planner(running, "ssr")
-        for _ in range(WARM_UP):
-            if watching is not None:
-                watching.watch(driven.state, driven.previous)
-            driven.drive(planner.act(driven.state, driven.previous))
-        return driven
+        return controllers.Driven(self._world)
 
-    def _reading(self, start: int) -> Mapping[str, float]:
-        """What the model reads when the robot is told, as the reasoning node has it."""
-        if start not in self._readings:
+    def _beginning(self, start: int) -> _Beginning:
+        """The first steps of a run under its planner; planned once."""
+        if start not in self._beginnings:
+            running = controllers.Setting(self._artifact, self._world, RUN, self._planning, start)
+            driven, planner, run = self._reset(start), controllers.Planner(running, "ssr"), list[FloatArray]()
+            for _ in range(WARM_UP):
+                run.append(planner.act(driven.state, driven.previous))
+                driven.drive(run[-1])
             model, steps = self._artifact.world_model, round(STRIDE / self._world.action.control_dt)
-            states = self._begun(start).newest(steps)
-            signals = model.signals(model.encode(states))
-            self._readings[start] = {name: float(values.mean()) for name, values in signals.items()}
-        return self._readings[start]
+            signals = model.signals(model.encode(driven.newest(steps)))
+            self._beginnings[start] = _Beginning(run, {name: float(read.mean()) for name, read in signals.items()})
+        return self._beginnings[start]
 
     def _holds(self, condition: Mapping[str, Any], means: Mapping[str, float], reading: Mapping[str, float]) -> bool:
         """One condition of a question's judge: of the signals' means once it has settled."""

@@ -201,7 +201,7 @@ def _tell(signal: Signal, draft: _Draft) -> None:
     """
     if signal.name in draft.told:
         raise Inexpressible(f"it asks for two different values of {signal.name} at once; say them one after another")
-    if signal.bounded and signal.low == signal.high:
+    if signal.fixed:
         raise Inexpressible(f"this robot cannot change its {signal.name}: its model knows one gait only")
     draft.told.add(signal.name)
 

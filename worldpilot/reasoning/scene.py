@@ -104,6 +104,11 @@ class Signal:
         return self.low is not None and self.high is not None
 
     @property
+    def fixed(self) -> bool:
+        """Whether this robot cannot change it."""
+        return self.bounded and self.low == self.high
+
+    @property
     def signed(self) -> bool:
         """Whether its sign is a direction: forward or backward, to the left or to the right."""
         return self.unit in ("m/s", "rad/s", "rad")
@@ -211,7 +216,7 @@ class Scene:
     def gaited(self) -> bool:
         """Whether it is a robot on legs whose postures are its gait's: one that cannot even change its height."""
         height = self.by_name.get("height")
-        return self.walks and height is not None and height.bounded and height.low == height.high
+        return self.walks and height is not None and height.fixed
 
     @property
     def walks(self) -> bool:

@@ -24,10 +24,12 @@ def worlds() -> Iterator[dict[str, LeggedWorld]]:
         world.close()
 
 
-def record(world: LeggedWorld, noise: float, seed: int, steps: int = 250) -> dict[str, np.ndarray]:
-    """Signals by name, over time, of an episode of the world's gait."""
+def record(
+    world: LeggedWorld, noise: float, seed: int, steps: int = 250, gait: planar_gaits.Gait | None = None
+) -> dict[str, np.ndarray]:
+    """Signals by name, over time, of an episode of a gait, by default the world's."""
     world.reset(seed=seed)
-    behave = planar_gaits.behave(GAITS[world.robot.name], noise)
+    behave = planar_gaits.behave(gait or GAITS[world.robot.name], noise)
     seen = [world.signals()]
     for _, control in zip(range(steps), behave(world, np.random.default_rng(seed)), strict=False):
         world.drive(control)
@@ -71,27 +73,13 @@ def test_halting_holds_the_stance_and_walks_in_turns(worlds: dict[str, LeggedWor
     assert 10 <= turns[0] + 1 <= 76  # 0.2 to 1.5 s
 
 
-def pace(world: LeggedWorld, pacing: planar_gaits.Pacing, seed: int) -> dict[str, np.ndarray]:
-    """Signals of 250 steps, or until it falls, by name."""
-    world.reset(seed=seed)
-    tracks = []
-    for _, control in zip(
-        range(250), planar_gaits.behave(pacing, 0.0)(world, np.random.default_rng(seed)), strict=False
-    ):
-        world.drive(control)
-        tracks.append(world.signals())
-        if world.ended:
-            break
-    return {name: np.array([track[name] for track in tracks]) for name in tracks[0]}
-
-
 def test_a_walker_at_any_pace_stands_when_it_stops(worlds: dict[str, LeggedWorld]) -> None:
     """From its walk it comes to a stand on both feet, and stays there."""
     pacing = replace(
         planar_gaits.WALK_PACING, shares=(1.0, 1.0), leans=(0.0, 0.0), kept=(1.0, 1.0), change=1.6, stops=1.0
     )
     for seed in range(4):
-        signals = pace(worlds["walker"], pacing, seed)
+        signals = record(worlds["walker"], 0.0, seed, gait=pacing)
         assert not worlds["walker"].ended
         assert signals["forward_velocity"][30:50].mean() > 0.6
         end = {name: values[-25:] for name, values in signals.items()}
@@ -105,7 +93,7 @@ def test_a_pace_between_slow_and_fast_is_between_their_speeds(worlds: dict[str, 
     speeds = []
     for share in (0.0, 0.5, 1.0):
         steady = replace(pacing, shares=(share, share), leans=(0.0, 0.0), stops=0.0)
-        speeds.append(pace(worlds[name], steady, 1)["forward_velocity"][100:].mean())
+        speeds.append(record(worlds[name], 0.0, 1, gait=steady)["forward_velocity"][100:].mean())
     assert len(set(speeds)) == 3
     assert speeds == sorted(speeds)
     assert speeds[0] < 0.15
@@ -116,7 +104,7 @@ def test_paces_are_drawn_anew(worlds: dict[str, LeggedWorld]) -> None:
     """Over some episodes the walker is slow and fast, without falling in most."""
     tracks, falls = [], 0
     for seed in range(8):
-        tracks.append(pace(worlds["walker"], planar_gaits.WALK_PACING, seed))
+        tracks.append(record(worlds["walker"], 0.0, seed, gait=planar_gaits.WALK_PACING))
         falls += worlds["walker"].ended
     smooth = np.concatenate([np.convolve(track["forward_velocity"], np.ones(25) / 25, "valid") for track in tracks])
     assert falls <= 2
