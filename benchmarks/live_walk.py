@@ -8,6 +8,9 @@ Episodes that are left alone for some seconds after the planner was let go, then
 on the way. An alarm is an alert at which the robot is held; one that comes after a fall does not count. With `--asked`,
 each of the quadruped's novel rewards is then swapped in on the way by the planner's service, and the quantity that it
 asks for is averaged over what the simulator says.
+
+With the figures goes what the machine left for it: how old the observation was when a command went out, and what share
+of the cores' time others took (`steal` of /proc/stat, on a virtual machine).
 """
 
 import argparse
@@ -52,6 +55,11 @@ def run(client: Client, seconds: float, fault: tuple[str, dict[str, float]] | No
     return watch(client, seconds) | {"fault": fault is not None}
 
 
+def cpu_times() -> np.ndarray:
+    """Of all cores since the machine began, in ticks: user, nice, system, idle, iowait, irq, softirq, steal."""
+    return np.array(Path("/proc/stat").read_text().split()[1:9], int)
+
+
 def begin_episode(client: Client) -> None:
     """The planner stops, the robot is put on its feet and rests there, the planner starts."""
     client.call(ChangeState, "mpc/change_state", transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
@@ -83,18 +91,24 @@ def run_asked(client: Client, wanted: asked.Asked, seconds: float, first: str, u
 
 
 def watch(client: Client, seconds: float) -> Episode:
-    """Until the time is up or the robot has fallen: mean speed, first alarm and fall [s]."""
-    begin, speeds = time.monotonic(), list[float]()
+    """Until the time is up or the robot has fallen: mean speed, first alarm and fall [s], how late commands were."""
+    begin, speeds, before = time.monotonic(), list[float](), cpu_times()
+    ages: dict[int, float] = {}  # tick -> age of the observation when its command went out [s]
     alarm: float | None = None
     fall: float | None = None
     while fall is None and (elapsed := time.monotonic() - begin) < seconds:
         speeds.append(signal(client, "forward_velocity"))
+        ages[client.status.tick] = client.status.observation_age
         if alarm is None and client.alarmed:
             alarm = elapsed
         if signal(client, "fallen"):
             fall = elapsed
         time.sleep(0.01)
-    return {"speed": float(np.mean(speeds)), "alarm_after": alarm, "fell_after": fall}
+    p50, p95 = (1e3 * float(np.percentile(list(ages.values()), q)) for q in (50, 95))
+    spent = cpu_times() - before
+    taken = float(spent[7] / max(spent.sum(), 1))
+    late = {"age_p50_ms": p50, "age_p95_ms": p95, "cpu_taken_by_others": taken}
+    return {"speed": float(np.mean(speeds)), "alarm_after": alarm, "fell_after": fall, **late}
 
 
 def signal(client: Client, name: str) -> float:
@@ -102,17 +116,19 @@ def signal(client: Client, name: str) -> float:
     return convert.signal_values(client.truth.signals)[name]
 
 
-def happened(episodes: list[Episode], key: str) -> dict[str, Any]:
-    """In what share of them something happened."""
-    return share([episode[key] is not None for episode in episodes])
+def happened(episodes: list[Episode], key: str) -> dict[str, Any] | None:
+    """In what share of them something happened; None of none."""
+    return share([episode[key] is not None for episode in episodes]) if episodes else None
 
 
 def summarise(good: list[Episode], broken: list[Episode]) -> dict[str, Any]:
     """The figures of both parts."""
     struck = [episode for episode in broken if episode["fault"]]
     delays = [episode["alarm_after"] for episode in struck if episode["alarm_after"] is not None]
+    machine = ("age_p50_ms", "age_p95_ms", "cpu_taken_by_others")
     return {
         "walks": {
+            **{name: float(np.median([episode[name] for episode in good])) for name in machine},
             "speed": float(np.mean([episode["speed"] for episode in good])),
             "speed_ci": bootstrap_mean([episode["speed"] for episode in good]),
             "falls": happened(good, "fell_after"),

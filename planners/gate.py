@@ -22,6 +22,7 @@ class GateDecision:
     """What to send, and why it differs from what was planned."""
 
     control: FloatArray  # (U,), always finite, in bounds and within the rate limits, or zero
+    then: FloatArray  # (K, U), as safe, what may follow it where nothing newer comes; nothing follows a hold
     state: GateState
     reason: str = ""  # empty when the planned control passed unchanged
 
@@ -55,43 +56,46 @@ class Gate:
 
     def check(
         self,
-        control: FloatArray | None,
+        planned: FloatArray | None,
         *,
         stamp_age: float,
         alert_level: AlertLevel | None,
         previous: FloatArray,
         reason: str = "",
     ) -> GateDecision:
-        """What to send instead of `control`.
+        """What to send instead of what is planned.
 
         Args:
-            control: the planned control, of shape (U,); None if there is no plan.
+            planned: the planned control and those that may follow it, of shape (1 + K, U); None if there is no plan.
             stamp_age: age of the observation behind it [s].
             alert_level: the monitor's newest level; None if the monitor has not been heard.
             previous: the control in force now, of shape (U,).
             reason: why there is no plan.
         """
-        if why := self._why_hold(control, stamp_age, alert_level, previous, reason):
+        if why := self._why_hold(planned, stamp_age, alert_level, previous, reason):
             self._passed = 0
             return self._hold(why)
-        assert control is not None  # _why_hold
+        assert planned is not None  # _why_hold
         self._passed += 1
         if self._passed < self.config.recovery:
             return self._hold(f"recovering from a hold: check {self._passed} of {self.config.recovery} passed")
 
         slow = alert_level == AlertLevel.CAUTION
-        wanted = np.asarray(control, np.float32) * np.float32(self.config.slow_factor if slow else 1)
+        wanted = np.asarray(planned, np.float32) * np.float32(self.config.slow_factor if slow else 1)
         in_bounds = np.clip(wanted, self._low, self._high)
-        allowed = np.clip(in_bounds, previous - self._largest_change, previous + self._largest_change)
-        allowed = np.clip(allowed, self._low, self._high).astype(np.float32)
+        allowed, before = np.empty_like(in_bounds), previous
+        for i, control in enumerate(in_bounds):
+            in_rate = np.clip(control, before - self._largest_change, before + self._largest_change)
+            before = allowed[i] = np.clip(in_rate, self._low, self._high)
         reasons = ["the monitor is cautious: slower"] if slow else []
-        reasons += [f"{name} clipped to its bounds" for name in self._names(in_bounds != wanted)]
-        reasons += [f"{name} limited in its rate" for name in self._names(allowed != in_bounds)]
-        return GateDecision(allowed, GateState.SLOW if slow else GateState.RUN, "; ".join(reasons))
+        reasons += [f"{name} clipped to its bounds" for name in self._names(in_bounds[0] != wanted[0])]
+        reasons += [f"{name} limited in its rate" for name in self._names(allowed[0] != in_bounds[0])]
+        state = GateState.SLOW if slow else GateState.RUN
+        return GateDecision(allowed[0], allowed[1:], state, "; ".join(reasons))
 
     def _why_hold(
         self,
-        control: FloatArray | None,
+        planned: FloatArray | None,
         stamp_age: float,
         alert_level: AlertLevel | None,
         previous: FloatArray,
@@ -104,18 +108,19 @@ class Gate:
             return "the monitor does not trust the model's predictions"
         if not abs(stamp_age) <= self.config.max_age:  # NaN too
             return f"the observation is {stamp_age:.3f} s old; at most {self.config.max_age:g} s is allowed"
-        if control is None:
+        if planned is None:
             return reason or "there is no plan"
-        if np.shape(control) != self._low.shape:
-            return f"the planned control has shape {np.shape(control)}, expected {self._low.shape}"
-        if not np.isfinite(control).all():
+        if np.ndim(planned) != 2 or np.shape(planned)[1:] != self._low.shape:
+            return f"the planned controls have shape {np.shape(planned)}, expected (1 or more, {len(self._low)})"
+        if not np.isfinite(planned).all():
             return "the planned control is not finite"
         if np.shape(previous) != self._low.shape or not np.isfinite(previous).all():
             return "the control in force is unknown"
         return ""
 
     def _hold(self, reason: str) -> GateDecision:
-        return GateDecision(np.zeros_like(self._low), GateState.HOLD, reason)
+        zero = np.zeros_like(self._low)
+        return GateDecision(zero, zero[None][:0], GateState.HOLD, reason)
 
     def _names(self, mask: np.ndarray) -> list[str]:
         return [self._spec.names[i] for i in np.flatnonzero(mask)]

@@ -186,6 +186,8 @@ class Mpc:
             prior, which has never seen this model, goes another one. None: search on.
         prior: proposes where `tick` gets no proposals.
         proposals: how many it proposes.
+        follow: how many of the plan's next controls pass the gate with each tick's own (`GateDecision.then`): what a
+            driver goes on with where the next tick's is late.
 
     Raises:
         RewardError, UnknownName: the first reward, or a standing term, can't be built.
@@ -210,14 +212,15 @@ class Mpc:
         escape: EscapeConfig | None = None,
         prior: ActionPrior | None = None,
         proposals: int = 0,
+        follow: int = 0,
     ) -> None:
         self._pending = PendingControls(model.spec.action, delay)
         self._model, self._solver, self._gate = _Late(model, self._pending) if delay else model, solver, gate
         if not 0.0 <= correction < 1.0:
             raise InvalidInput(f"mpc: correction must be within [0, 1), got {correction}")
         self._corrected = _Corrected(self._model, correction) if correction else None
-        self._seed, self._rng = seed, np.random.default_rng(seed)
-        self._prior, self._count = prior, proposals
+        self._seed, self._episode, self._rng = seed, 0, np.random.default_rng(seed)
+        self._prior, self._count, self._follow = prior, proposals, follow
         self._history = HistoryBuffer(model.spec.action, depth=max(model.spec.history - 1, 1))
         if not 1 <= replan_every <= model.spec.horizon * model.spec.action.block:
             longest = model.spec.horizon * model.spec.action.block
@@ -259,14 +262,18 @@ class Mpc:
             return self._staged or self._active
 
     def reset(self) -> None:
-        """A new episode: forget history, warm start and randomness; keep the reward."""
+        """A new episode: forget history and warm start, keep the reward.
+
+        The n-th episode of a seed is always the same, but not the one before it: what fell in one need not in the next.
+        """
         self._history.clear()
         self._pending.clear()
         self._solver.reset()
         self._stop_following()
         if self._corrected is not None:
             self._corrected.clear()
-        self._rng = np.random.default_rng(self._seed)
+        self._episode += 1
+        self._rng = np.random.default_rng([self._seed, self._episode])
 
     @property
     def plans_next(self) -> bool:
@@ -491,10 +498,12 @@ class Mpc:
         previous_control: FloatArray,
         reason: str,
     ) -> GateDecision:
-        """The plan's control at this step through the gate; the warm start moves on only if the robot does."""
-        control = None if plan is None else self._model.spec.action.controls(plan.actions)[self._steps]
+        """The plan's controls from this step on through the gate; the warm start moves on only if the robot does."""
+        planned = None
+        if plan is not None:
+            planned = self._model.spec.action.controls(plan.actions)[self._steps :][: 1 + self._follow]
         decision = self._gate.check(
-            control, stamp_age=stamp_age, alert_level=alert_level, previous=previous_control, reason=reason
+            planned, stamp_age=stamp_age, alert_level=alert_level, previous=previous_control, reason=reason
         )
         if decision.state is GateState.HOLD:
             self._stop_following()

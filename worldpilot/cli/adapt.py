@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state-topic", default="/state", help="worldpilot_msgs/State; default: %(default)s")
     parser.add_argument("--command-topic", default="/joint_command", help="default: %(default)s")
     parser.add_argument(
-        "--command-fields", help="one a control, comma separated; default: position.0, position.1 … of a JointState"
+        "--command-fields",
+        help="one a control, comma separated; default: points.0.positions.0 … of a JointTrajectory",
     )
     parser.add_argument(
         "--command-at", type=float, default=0.99, help="where in a control period the command in force counts"
@@ -97,7 +98,7 @@ def import_bags(args: argparse.Namespace, artifact: "Artifact", folder: Path) ->
     spec = artifact.spec
     if spec.observation != "state":
         raise InvalidInput(f"adapt: {artifact.path.name} sees {spec.observation}s; only models of states are adapted")
-    paths = tuple(f"position.{i}" for i in range(spec.action.control_dim))
+    paths = tuple(f"points.0.positions.{i}" for i in range(spec.action.control_dim))
     wanted = BagImport(
         spec=spec.action,
         observation_topic=args.state_topic,

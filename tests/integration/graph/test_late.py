@@ -11,7 +11,6 @@ from worldpilot_nodes.base import InForce
 from worldpilot_nodes.commands import TwistCommands
 
 from worldpilot.cli.up import late
-from worldpilot.pending import PendingControls
 from worldpilot.sim import push_t
 from worldpilot.system import System
 
@@ -46,9 +45,9 @@ def test_the_pusher_moves_as_late_as_the_file_says_and_the_planner_goes_on(
 def test_the_control_in_force_is_the_one_sent_a_delay_ago() -> None:
     spec = push_t.ACTION
     commands = TwistCommands(spec, ["linear.x", "linear.y"])
-    driver = InForce(commands, PendingControls(spec, 0.2))
+    driver = InForce(commands, spec, 0.2)
     found = []
     for i in range(1, 5):
-        driver.update(commands.message(np.array([0.01 * i, 0.0], np.float32), 0.0, "world"))
-        found.append(float(driver()[0]))
+        driver.update(commands.message(np.array([[0.01 * i, 0.0]], np.float32), 0.1 * i, 0.1 * i, "world"))
+        found.append(float(driver(0.1 * (i + 1))[0]))
     np.testing.assert_allclose(found, [0, 0, 0.01, 0.02], atol=1e-6)

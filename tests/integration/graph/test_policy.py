@@ -43,7 +43,9 @@ def running(start: Callable[..., Any], legged_artifact: Path, tmp_path_factory: 
 def test_it_acts(running: Any) -> None:
     running.probe.wait_for("planner_status", lambda s: s.state == PlannerStatus.RUNNING, timeout=10)
     running.probe.wait_for(
-        "joint_command", lambda c: np.abs(np.array(c.position, np.float32) - POSE).max() < 1e-3, timeout=5.0
+        "joint_command",
+        lambda c: np.abs(np.array(c.points[0].positions, np.float32) - POSE).max() < 1e-3,
+        timeout=5.0,
     )
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sensor_msgs.msg import JointState
+from builtin_interfaces.msg import Duration
 from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from worldpilot_msgs.msg import PlannerStatus
 from worldpilot_msgs.srv import SwapReward
 from worldpilot_nodes import convert, qos
@@ -21,7 +22,6 @@ from worldpilot_nodes.convert import message_class, state_message
 
 from worldpilot import graph as graphs
 from worldpilot.errors import InvalidInput
-from worldpilot.pending import PendingControls
 from worldpilot.sim import push_t
 from worldpilot.sim.quadruped import ACTION, ROBOT
 
@@ -36,19 +36,51 @@ def test_what_carries_a_control_follows_from_its_units() -> None:
 
 def test_joint_positions_go_by_name() -> None:
     commands, control = JointCommands(ACTION), np.linspace(-0.4, 0.4, 12, dtype=np.float32)
-    message = commands.message(control, 1.5, "base_link")
-    names, positions = list(message.name), list(message.position)
-    np.testing.assert_array_equal(commands.control(message), control)
-    turned = JointState(name=names[::-1], position=positions[::-1])
-    np.testing.assert_array_equal(commands.control(turned), control)
+    message: Any = commands.message(control[None], 1.5, 1.6, "base_link")
+    names, positions = list(message.joint_names), list(message.points[0].positions)
+    np.testing.assert_array_equal(commands.command(message).controls, control[None])
+    turned = trajectory(names[::-1], positions[::-1])
+    np.testing.assert_array_equal(commands.command(turned).controls, control[None])
     for wrong in (
-        JointState(name=names[:-1], position=positions[:-1]),
-        JointState(name=names, position=positions[:-1]),
-        JointState(name=["other", *names[1:]], position=positions),
-        JointState(name=names, position=[float("nan"), *positions[1:]]),
+        trajectory(names[:-1], positions[:-1]),
+        trajectory(names, positions[:-1]),
+        trajectory(names, positions, positions[:-1]),
+        trajectory(["other", *names[1:]], positions),
+        trajectory([names[1], *names[1:]], positions),
+        trajectory(names),
+        trajectory(names, [float("nan"), *positions[1:]]),
+        trajectory(names, positions, positions, period=0),
     ):
-        with pytest.raises(InvalidInput, match=r"fl_hip|finite"):
-            commands.control(wrong)
+        with pytest.raises(InvalidInput, match=r"fl_hip|finite|time_from_start must rise"):
+            commands.command(wrong)
+
+
+def trajectory(names: list[str], *positions: list[float], period: int = 20_000_000) -> JointTrajectory:
+    """One point each `period` [ns]."""
+    points = [
+        JointTrajectoryPoint(positions=each, time_from_start=Duration(nanosec=i * period))
+        for i, each in enumerate(positions)
+    ]
+    return JointTrajectory(joint_names=names, points=points)
+
+
+def test_where_nothing_newer_comes_the_driver_goes_on_with_the_plan() -> None:
+    commands = JointCommands(ACTION)
+    driver = InForce(commands, ACTION, 0.0)
+    plan = np.tile(np.array([[0.1], [0.2], [0.3]], np.float32), (1, ACTION.control_dim))
+    dt, begins = ACTION.control_dt, 12.0
+    assert driver(begins + dt)[0] == 0.0  # nothing was heard yet
+    driver.update(commands.message(plan, begins, begins, "base_link"))
+    stamps = begins + dt * np.arange(6) + 1e-4  # of the observations with which periods end
+    found = [float(driver(stamp)[0]) for stamp in stamps]
+    np.testing.assert_allclose(found, [0.1, 0.1, 0.2, 0.3, 0.3, 0.3])  # the first before its time, the last after it
+    driver.update(commands.message(plan, begins + 3 * dt, begins, "base_link"))
+    assert driver(begins + 5 * dt)[0] == pytest.approx(0.2)  # of a plan that came late, what is for now
+    driver.update(commands.message(np.zeros_like(plan[:1]), begins + 9.9, begins, "base_link"))
+    assert driver(begins + 6 * dt)[0] == 0.0  # a hold is for at once, whatever its clock says
+    driver.update(commands.message(plan, begins, begins, "base_link"))
+    time.sleep(qos.LIFESPAN + 0.01)
+    assert driver(begins + 2 * dt)[0] == 0.0
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +95,11 @@ def running(start: Callable[..., Any], legged_artifact: Path) -> Any:
 def test_states_lead_to_joint_positions(running: Any) -> None:
     state = running.probe.wait_for("state", lambda _: True, timeout=2.0).message
     assert list(state.names) == NAMES
-    command = running.probe.wait_for("joint_command", lambda c: any(c.position), timeout=2.0).message
-    assert tuple(command.name) == ACTION.names
+    command = running.probe.wait_for("joint_command", lambda c: any(c.points[0].positions), timeout=2.0).message
+    assert tuple(command.joint_names) == ACTION.names
+    assert len(command.points) == 10  # as much of the plan as a command lives
+    stamps = {convert.seconds(heard.message.header.stamp) for heard in running.probe.since("state", 0.0)}
+    assert convert.seconds(command.header.stamp) in stamps  # from the observation that it answers on
     assert command.header.frame_id == "base_link"
     truth = running.probe.wait_for("ground_truth", lambda t: any(t.control), timeout=2.0).message
     assert math.isnan(truth.overlap)
@@ -164,11 +199,11 @@ def test_what_the_driver_says_it_took_goes_with_the_latent(alone: Any) -> None:
 
 def test_a_control_that_the_driver_took_is_believed_before_the_newest_command() -> None:
     commands = JointCommands(ACTION)
-    driver = InForce(commands, PendingControls(ACTION, 0.0))
+    driver = InForce(commands, ACTION, 0.0)
     sent, taken = (np.full(ACTION.control_dim, value, np.float32) for value in (0.1, 0.05))
-    driver.update(commands.message(sent, 0.0, "base_link"))
-    np.testing.assert_array_equal(driver(), sent)
-    np.testing.assert_array_equal(driver(taken), taken)
+    driver.update(commands.message(sent[None], 0.0, 0.0, "base_link"))
+    np.testing.assert_array_equal(driver(0.02), sent)
+    np.testing.assert_array_equal(driver(0.02, taken), taken)
 
 
 def not_finite() -> np.ndarray:
@@ -197,7 +232,7 @@ def test_a_state_that_the_model_does_not_know_holds_the_robot(
     alone.robot.names, alone.robot.values = names, values
     held = alone.probe.wait_for("planner_status", lambda s: s.state == PlannerStatus.HOLD, timeout=2.0, begin=begin)
     assert held.at - begin <= 0.6
-    alone.probe.wait_for("joint_command", lambda c: not any(c.position), timeout=0.5)
+    alone.probe.wait_for("joint_command", lambda c: not any(c.points[0].positions), timeout=0.5)
     wait_for_log(alone, "world_model", said)
 
 

@@ -16,7 +16,7 @@ STILL = np.zeros(2, np.float32)
 
 def check(gate: Gate, control: Any = GOOD, **changes: Any) -> GateDecision:
     arguments: dict[str, Any] = {"stamp_age": 0.05, "alert_level": AlertLevel.NOMINAL, "previous": STILL} | changes
-    return gate.check(control, **arguments)
+    return gate.check(control if control is None else np.atleast_2d(control), **arguments)
 
 
 def test_a_good_control_passes_unchanged() -> None:
@@ -32,6 +32,8 @@ def test_a_good_control_passes_unchanged() -> None:
         (np.array([np.nan, 0]), {}, "not finite"),
         (np.array([np.inf, 0]), {}, "not finite"),
         (np.zeros(3), {}, "shape"),
+        (np.zeros((1, 1, 2)), {}, "shape"),
+        (np.array([[0.05, 0.0], [np.nan, 0.0]]), {}, "not finite"),  # nothing of a plan that goes wrong later
         (None, {"reason": "no reward is active"}, "no reward is active"),
         (None, {}, "no plan"),
         (GOOD, {"stamp_age": 0.31}, "old"),
@@ -47,6 +49,17 @@ def test_holds_and_says_why(control: Any, changes: dict[str, Any], reason: str) 
     assert decision.state is GateState.HOLD
     assert reason in decision.reason
     np.testing.assert_array_equal(decision.control, STILL)
+    assert decision.then.shape == (0, 2)
+
+
+def test_what_may_follow_is_as_safe_as_what_is_sent() -> None:
+    planned = np.array([[0.2, 0.0], [9.0, 0.0], [-9.0, 0.05], [0.0, 0.05]], np.float32)
+    decision = check(Gate(ACTION), planned)
+    np.testing.assert_allclose(decision.control, [0.1, 0.0], atol=1e-7)  # 1 m/s² for 0.1 s
+    np.testing.assert_allclose(decision.then, [[0.2, 0.0], [0.1, 0.05], [0.0, 0.05]], atol=1e-7)
+    assert decision.reason == "vx limited in its rate"  # of the control that is sent now
+    slow = check(Gate(ACTION), np.array([[0.06, 0.0], [0.1, 0.0]]), alert_level=AlertLevel.CAUTION)
+    np.testing.assert_allclose([slow.control, *slow.then], [[0.03, 0.0], [0.05, 0.0]])
 
 
 def test_bounds_clip_the_one_control_that_exceeds_them() -> None:

@@ -61,6 +61,33 @@ def test_same_seed_same_controls(point: WorldModel) -> None:
         np.testing.assert_array_equal(a.control, b.control)
 
 
+def test_another_episode_of_a_seed_draws_otherwise_and_again_the_same(point: WorldModel) -> None:
+    runs = list[list[FloatArray]]()
+    for _ in range(2):
+        mpc = controller(point, pose(0.1, 0.1))
+        runs.append([])
+        for _ in range(3):
+            runs[-1].append(np.array([tick.control for tick in drive(mpc, ORIGIN, 8)[1]]))
+            mpc.reset()
+    np.testing.assert_array_equal(runs[0], runs[1])
+    first, second, third = runs[0]
+    assert (first != second).any()
+    assert (second != third).any()
+
+
+def test_what_follows_a_control_is_what_the_plan_has_next(point: WorldModel) -> None:
+    mpc = controller(point, pose(0.2, -0.1), replan_every=3, follow=4)
+    _, ticks = drive(mpc, ORIGIN, 6)
+    for tick in ticks:
+        assert tick.plan is not None
+        assert tick.decision.then.shape == (4, 2)
+        controls = point.spec.action.controls(tick.plan.actions)
+        at = (tick.index - 1) % 3  # of the plan
+        np.testing.assert_allclose([tick.control, *tick.decision.then], controls[at : at + 5], atol=1e-6)
+    held = mpc.tick(ORIGIN, ORIGIN, None, alert_level=AlertLevel.HOLD)
+    assert held.decision.then.shape == (0, 2)
+
+
 def test_terms_add_up_to_the_score(point: WorldModel) -> None:
     plan = controller(point, pose(0.1, 0.0)).tick(np.zeros(2, np.float32), np.zeros(2, np.float32), None).plan
     assert plan is not None

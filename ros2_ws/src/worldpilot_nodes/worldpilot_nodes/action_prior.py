@@ -46,7 +46,8 @@ class ActionPriorNode(PilotNode):
 
     def _see(self, message: Latent) -> None:
         stamp = convert.seconds(message.header.stamp)
-        self._history.push(convert.latent(message, self._spec), self._driver(convert.taken(message, self._spec)), stamp)
+        in_force = self._driver(stamp, convert.taken(message, self._spec))
+        self._history.push(convert.latent(message, self._spec), in_force, stamp)
         self._since += 1
         if self._since >= self.params.every:
             self._since = 0

@@ -27,7 +27,7 @@ from worldpilot.graph import Graph, load
 from worldpilot.pending import PendingControls
 from worldpilot.types import ActionSpec, FloatArray
 from worldpilot_nodes import params, qos
-from worldpilot_nodes.commands import Commands, carried
+from worldpilot_nodes.commands import Command, Commands, carried
 from worldpilot_nodes.convert import message_class
 
 _LEAVE_WITHIN = 0.8  # [s], from having closed everything to the end of the process
@@ -148,7 +148,7 @@ class PilotNode(LifecycleNode):
     def driver(self, spec: ActionSpec, delay: float = 0.0) -> "InForce":
         """Listens to commands as the robot's driver does, whose controls are seen to act `delay` [s] later."""
         commands = self.commands(spec)
-        driver = InForce(commands, PendingControls(spec, delay))
+        driver = InForce(commands, spec, delay)
         self.subscription(commands.topic, driver.update)
         return driver
 
@@ -325,29 +325,32 @@ class Age:
 
 
 class InForce:
-    """The control that the driver applies: the newest command, or zero once that command's lifespan is over.
+    """The control that the driver applies: what the newest command has for now, or zero once its lifespan is over.
 
-    To be asked once a control period: where controls act late, the answer is the one that acted in the period before.
+    To be asked once a control period, when that is over: where controls act late, the answer is the one that acted in
+    the period before.
     """
 
-    def __init__(self, commands: Commands, pending: PendingControls) -> None:
-        self._commands, self._age, self._pending = commands, Age(), pending
-        self._control = pending.send(np.zeros(pending.control_dim, np.float32))
+    def __init__(self, commands: Commands, spec: ActionSpec, delay: float) -> None:
+        self._commands, self._age, self._pending = commands, Age(), PendingControls(spec, delay)
+        self._command: Command | None = None
+        self._zero, self._period = np.zeros(spec.control_dim, np.float32), spec.control_dt
 
     def update(self, message: Any) -> None:
         """A command has arrived; InvalidInput if it is none for this robot."""
-        self._control = self._commands.control(message)
+        self._command = self._commands.command(message)
         self._age.touch()
 
-    def __call__(self, taken: FloatArray | None = None) -> FloatArray:
+    def __call__(self, stamp: float, taken: FloatArray | None = None) -> FloatArray:
         """Of shape (U,).
 
         Args:
-            taken: the command of the last period, of shape (U,), where the driver itself says which that was.
+            stamp: of the observation with which the period ends [s].
+            taken: the command of the period, of shape (U,), where the driver itself says which that was.
         """
-        if taken is None:
-            taken = self._control if self._age() <= qos.LIFESPAN else np.zeros_like(self._control)
-        return self._pending.send(taken)
+        if taken is None and self._command is not None and self._age() <= qos.LIFESPAN:
+            taken = self._command.at(stamp - 0.5 * self._period)  # half way in the period, as stamps are not exact
+        return self._pending.send(self._zero if taken is None else taken)
 
 
 def run(make: Callable[[], PilotNode]) -> NoReturn:

@@ -23,7 +23,7 @@ from worldpilot.planners.solvers.base import shift
 from worldpilot.planners.solvers.policy import PolicySolver
 from worldpilot.planners.stall import EscapeConfig
 from worldpilot.types import AlertLevel, FloatArray, Rollouts
-from worldpilot_nodes import convert, params
+from worldpilot_nodes import convert, params, qos
 from worldpilot_nodes.base import Age, PilotNode, run
 from worldpilot_nodes.model import load, require_signature
 from worldpilot_nodes.reach_goal import ReachGoalServer
@@ -98,6 +98,7 @@ class MpcNode(PilotNode):
             escape=EscapeConfig.of(self.params.escape_after, self.params.escape_steps),
             prior=self._prior,
             proposals=self.params.propose,
+            follow=round(qos.LIFESPAN / self._spec.action.control_dt) - 1,
         )
 
     def _limits(self) -> GateConfig:
@@ -190,7 +191,8 @@ class MpcNode(PilotNode):
     def _act(self, seen: _Seen, tick: Tick) -> None:
         age, self._tick = self.now() - seen.stamp, tick.index
         self._missed += age > self._spec.action.control_dt + self.params.latent_timeout
-        self._send(self._chosen(tick))
+        then = tick.decision.then[: 0 if self._idle else None]
+        self._send(np.vstack([self._chosen(tick), then]), seen.stamp + self.params.delay)
         status = self._status(_state(tick, self._idle), self._idle or _reason(tick), tick.reward)
         status.solve_ms, status.observation_age = 1e3 * tick.solve_s, age
         if tick.plan is not None:
@@ -219,13 +221,14 @@ class MpcNode(PilotNode):
             self._hold("the planner is late" + _since(self._sent_age()))
 
     def _hold(self, reason: str) -> None:
-        self._send(self._zero())
+        self._send(self._zero()[None], self.now())
         self._statuses.publish(self._status(PlannerStatus.HOLD, reason, self._mpc.reward))
         self.get_logger().warning(f"hold: {reason}", throttle_duration_sec=1.0)
 
-    def _send(self, control: FloatArray) -> None:
-        self._commands.publish(self._how.message(control, self.now(), self.params.command_frame))
-        self._sent = control
+    def _send(self, controls: FloatArray, begins: float) -> None:
+        """Controls of shape (K, U), one a control period from `begins` [s] on."""
+        self._commands.publish(self._how.message(controls, begins, self.now(), self.params.command_frame))
+        self._sent = controls[0]
         self._sent_age.touch()
 
     def _zero(self) -> FloatArray:

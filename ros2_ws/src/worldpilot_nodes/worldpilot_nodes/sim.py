@@ -48,10 +48,10 @@ class SimNode(PilotNode):
         self._timer = self.every(self._spec.control_dt, self._step)
 
     def _step(self) -> None:
-        control = self._driver()
-        self._world.drive(control)
         self._elapsed += self._spec.control_dt
         stamp = self._stamp()
+        control = self._driver(stamp)
+        self._world.drive(control)
         if self.params.publish_clock:
             self._time.publish(Clock(clock=convert.time(stamp)))
         self._observed.publish(self._observation(stamp, control))

@@ -27,15 +27,23 @@ class _Seen:
 
 @dataclass(frozen=True)
 class _Understood:
+    seen: _Seen
     latent: FloatArray  # (D,)
     signals: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Compared:
     error: PredictionError | None
     history: History
     imagined: ImageArray | None  # what was expected to be seen now
 
 
 class WorldModelNode(PilotNode):
-    """Image or state in; `Latent`, `PredictionError` and, for the eye, the image that had been expected, out."""
+    """Image or state in; `Latent`, `PredictionError` and, for the eye, the image that had been expected, out.
+
+    The planner waits for the latent, so that goes out before anything is compared with it.
+    """
 
     def __init__(self) -> None:
         super().__init__("world_model", params.WORLD_MODEL)
@@ -53,6 +61,7 @@ class WorldModelNode(PilotNode):
         self._errors = self.publisher("prediction_error")
         self._imagined = self.publisher("imagined")
         self._worker = self.worker(self._understand, self._tell, self._refuse)
+        self._comparer = self.worker(self._compare, self._tell_error, self._refuse)
         self._driver = self.driver(self._spec.action, self.params.delay)
         self.subscription(self._spec.observation, self._see)  # the topic "image" or "state"
         self.service(Imagine, "imagine", self._imagine)
@@ -60,27 +69,34 @@ class WorldModelNode(PilotNode):
     def _see(self, message: Image | State) -> None:
         observation = convert.observation(message, self._spec)
         taken = convert.taken(message, self._spec)
-        self._worker.submit(_Seen(observation, taken, self._driver(taken), message.header.frame_id))
+        in_force = self._driver(observation.stamp, taken)
+        self._worker.submit(_Seen(observation, taken, in_force, message.header.frame_id))
 
     def _understand(self, seen: _Seen) -> _Understood:
         latent = self._model.encode(seen.observation.data[None])[0]
-        signals = {name: float(value) for name, value in self._model.signals(latent).items()}
-        error = self._tracker.update(seen.observation.stamp, latent, seen.previous_control)
-        expected = self._tracker.predicted
-        image = self._artifact.decode(expected[None])[0] if self._decodes and expected is not None else None
-        return _Understood(latent, signals, error, self._tracker.history(), image)
+        return _Understood(seen, latent, {name: float(v) for name, v in self._model.signals(latent).items()})
 
     def _tell(self, seen: _Seen, understood: _Understood) -> None:
-        stamp, self._history = seen.observation.stamp, understood.history
-        self._latents.publish(
-            convert.latent_message(understood.latent, understood.signals, self._spec, stamp, seen.frame, seen.taken)
-        )
-        if understood.error is not None:
-            self._errors.publish(convert.error_message(understood.error, self._spec))
-        if understood.imagined is not None:
-            self._imagined.publish(convert.image_message(understood.imagined, stamp, seen.frame))
+        latent, signals, stamp = understood.latent, understood.signals, seen.observation.stamp
+        self._latents.publish(convert.latent_message(latent, signals, self._spec, stamp, seen.frame, seen.taken))
+        self._comparer.submit(understood)
 
-    def _refuse(self, _: _Seen, error: WorldpilotError) -> None:
+    def _compare(self, understood: _Understood) -> _Compared:
+        seen = understood.seen
+        error = self._tracker.update(seen.observation.stamp, understood.latent, seen.previous_control)
+        expected = self._tracker.predicted
+        image = self._artifact.decode(expected[None])[0] if self._decodes and expected is not None else None
+        return _Compared(error, self._tracker.history(), image)
+
+    def _tell_error(self, understood: _Understood, compared: _Compared) -> None:
+        self._history = compared.history
+        if compared.error is not None:
+            self._errors.publish(convert.error_message(compared.error, self._spec))
+        if compared.imagined is not None:
+            seen = understood.seen
+            self._imagined.publish(convert.image_message(compared.imagined, seen.observation.stamp, seen.frame))
+
+    def _refuse(self, _: _Seen | _Understood, error: WorldpilotError) -> None:
         self.get_logger().warning(f"no latent: {error}", throttle_duration_sec=1.0)
 
     def _imagine(self, request: Imagine.Request, response: Imagine.Response) -> Imagine.Response:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -142,14 +143,31 @@ def test_what_cannot_be_adapted_is_refused(
 
 
 STATE = "std_msgs/Header header\nstring[] names\nfloat32[] values"
-JOINTS = "std_msgs/Header header\nstring[] name\nfloat64[] position\nfloat64[] velocity\nfloat64[] effort"
+JOINTS = "std_msgs/Header header\nstring[] joint_names\ntrajectory_msgs/JointTrajectoryPoint[] points"
 USED = "\n".join(
     f"{'=' * 80}\nMSG: {name}\n{text}"
     for name, text in {
         "std_msgs/Header": "builtin_interfaces/Time stamp\nstring frame_id",
         "builtin_interfaces/Time": "int32 sec\nuint32 nanosec",
+        "builtin_interfaces/Duration": "int32 sec\nuint32 nanosec",
+        "trajectory_msgs/JointTrajectoryPoint": "float64[] positions\nfloat64[] velocities\nfloat64[] accelerations\n"
+        "float64[] effort\nbuiltin_interfaces/Duration time_from_start",
     }.items()
 )
+
+
+def points(*controls: np.ndarray) -> list[dict[str, Any]]:
+    """Of a trajectory, 20 ms apart."""
+    return [
+        {
+            "positions": control.tolist(),
+            "velocities": [],
+            "accelerations": [],
+            "effort": [],
+            "time_from_start": {"sec": 0, "nanosec": i * 20_000_000},
+        }
+        for i, control in enumerate(controls)
+    ]
 
 
 def recording(file: Path, strength: float) -> Path:
@@ -158,7 +176,7 @@ def recording(file: Path, strength: float) -> Path:
     with file.open("wb") as stream:
         writer = Writer(stream)
         states = writer.register_msgdef("worldpilot_msgs/msg/State", f"{STATE}\n{USED}")
-        commands = writer.register_msgdef("sensor_msgs/msg/JointState", f"{JOINTS}\n{USED}")
+        commands = writer.register_msgdef("trajectory_msgs/msg/JointTrajectory", f"{JOINTS}\n{USED}")
         for step, state in enumerate(done.observations):
             at = 10**18 + step * 20_000_000
             for topic, schema, delay, content in (
@@ -167,9 +185,8 @@ def recording(file: Path, strength: float) -> Path:
             ):
                 if content is None and step == len(done):
                     continue
-                stamp = {"sec": (at + delay) // 10**9, "nanosec": (at + delay) % 10**9}
-                position = {"name": ["joint"], "velocity": [], "effort": []}
-                said = content or {**position, "position": done.controls[step].tolist()}
+                stamp = {"sec": at // 10**9, "nanosec": at % 10**9}
+                said = content or {"joint_names": ["joint"], "points": points(done.controls[step], done.controls[-1])}
                 message = {"header": {"stamp": stamp, "frame_id": ""}, **said}
                 writer.write_message(topic, schema, message, at + delay, at + delay)
         writer.finish()
