@@ -51,7 +51,7 @@ COMMAND = (
         "command_fields",
         ["linear.x", "linear.y"],
         "fields of the TwistStamped that carry the controls of the action specification, in its order; "
-        "controls that are joint angles are sent as a JointState, by their names",
+        "controls that are joint angles are sent as a JointTrajectory, by their names",
     ),
 )
 
