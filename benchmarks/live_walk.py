@@ -11,7 +11,7 @@ asks for is averaged over what the simulator says.
 
 With the figures goes what the machine left for it: how old the observation was when a command went out, and what share
 of the cores' time others took (`steal` of /proc/stat, on a virtual machine). An episode begins when they have taken
-next to nothing for a second, or after a minute; the figures are given of all episodes, and of those that nobody disturbed.
+next to nothing for a second, or after a minute; figures are given of all episodes, and of those that nobody disturbed.
 """
 
 import argparse
