@@ -64,7 +64,7 @@ class Planner:
         tick = self._mpc.tick(self._encode(state[None])[0], previous, None)
         if self._ahead:
             self._mpc.plan_ahead(tick.control, None)
-        return np.vstack([tick.control, tick.decision.then])
+        return tick.decision.controls
 
 
 def run(

@@ -10,8 +10,8 @@ each of the quadruped's novel rewards is then swapped in on the way by the plann
 asks for is averaged over what the simulator says.
 
 With the figures goes what the machine left for it: how old the observation was when a command went out, and what share
-of the cores' time others took (`steal` of /proc/stat, on a virtual machine). An episode begins when they have taken
-next to nothing for a second, or after a minute; figures are given of all episodes, and of those that nobody disturbed.
+of the cores' time others took (`steal`, on a virtual machine). An episode begins when they have taken next to nothing
+for a second, or after a minute; figures are given of all episodes, and of those that nobody disturbed.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from std_srvs.srv import Trigger
@@ -63,29 +64,16 @@ def begin_episode(client: Client) -> None:
     client.call(ChangeState, "mpc/change_state", transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
     client.call(Trigger, "sim/reset")
     begin = time.monotonic()
-    while rest() > DISTURBED and time.monotonic() - begin < PATIENCE:
+    while taken_by_others(RESTS) > DISTURBED and time.monotonic() - begin < PATIENCE:
         pass
     client.call(ChangeState, "mpc/change_state", transition=Transition(id=Transition.TRANSITION_ACTIVATE))
     if not client.wait_until(lambda: client.moves and not signal(client, "fallen"), 20.0):
         raise SystemExit("the planner has not begun within 20 s")
 
 
-def rest() -> float:
-    """Some time on its feet; the share of the cores' time that others took meanwhile."""
-    before = cpu_times()
-    time.sleep(RESTS)
-    return taken_by_others(before)
-
-
-def cpu_times() -> np.ndarray:
-    """Of all cores since the machine began, in ticks: user, nice, system, idle, iowait, irq, softirq, steal."""
-    return np.array(Path("/proc/stat").read_text().split()[1:9], int)
-
-
-def taken_by_others(before: np.ndarray) -> float:
-    """What share of the cores' time, since `before`."""
-    spent = cpu_times() - before
-    return float(spent[7] / max(spent.sum(), 1))
+def taken_by_others(seconds: float | None = None) -> float:
+    """What share of the cores' time, in the next `seconds` [s], or since it was last asked."""
+    return psutil.cpu_times_percent(seconds).steal / 100
 
 
 def run_asked(client: Client, wanted: asked.Asked, seconds: float, first: str, units: dict[str, str]) -> Episode:
@@ -95,7 +83,8 @@ def run_asked(client: Client, wanted: asked.Asked, seconds: float, first: str, u
     if watch(client, UNDER_WAY)["fell_after"] is not None:
         return {"under_way": False}
     client.swap_reward(to_dict(wanted.reward))
-    begin, rows, seen, before = time.monotonic(), list[dict[str, float]](), None, cpu_times()
+    taken_by_others()  # from here on
+    begin, rows, seen = time.monotonic(), list[dict[str, float]](), None
     while time.monotonic() - begin < seconds and not signal(client, "fallen"):
         if client.truth is not seen:
             seen = client.truth
@@ -105,13 +94,13 @@ def run_asked(client: Client, wanted: asked.Asked, seconds: float, first: str, u
     rows = [row for row in rows if row["after"] >= SETTLES] or rows[-1:]
     signals = {name: np.array([row[name] for row in rows], np.float32) for name in units}
     means = {quantity: asked.mean(quantity, signals, units) for quantity in wanted.quantities}
-    taken = taken_by_others(before)
-    return {"under_way": True, "means": means, "fell_after": fell, "cpu_taken_by_others": taken}
+    return {"under_way": True, "means": means, "fell_after": fell, "cpu_taken_by_others": taken_by_others()}
 
 
 def watch(client: Client, seconds: float) -> Episode:
     """Until the time is up or the robot has fallen: mean speed, first alarm and fall [s], how late commands were."""
-    begin, speeds, before = time.monotonic(), list[float](), cpu_times()
+    taken_by_others()  # from here on
+    begin, speeds = time.monotonic(), list[float]()
     ages: dict[int, float] = {}  # tick -> age of the observation when its command went out [s]
     alarm: float | None = None
     fall: float | None = None
@@ -124,7 +113,7 @@ def watch(client: Client, seconds: float) -> Episode:
             fall = elapsed
         time.sleep(0.01)
     p50, p95 = (1e3 * float(np.percentile(list(ages.values()), q)) for q in (50, 95))
-    late = {"age_p50_ms": p50, "age_p95_ms": p95, "cpu_taken_by_others": taken_by_others(before)}
+    late = {"age_p50_ms": p50, "age_p95_ms": p95, "cpu_taken_by_others": taken_by_others()}
     return {"speed": float(np.mean(speeds)), "alarm_after": alarm, "fell_after": fall, **late}
 
 

@@ -6,6 +6,7 @@ from enum import StrEnum
 import numpy as np
 
 from worldpilot.errors import InvalidInput
+from worldpilot.planners.solvers.base import limit_rates
 from worldpilot.types import ActionSpec, AlertLevel, FloatArray
 
 
@@ -21,10 +22,14 @@ class GateState(StrEnum):
 class GateDecision:
     """What to send, and why it differs from what was planned."""
 
-    control: FloatArray  # (U,), always finite, in bounds and within the rate limits, or zero
-    then: FloatArray  # (K, U), as safe, what may follow it where nothing newer comes; nothing follows a hold
+    controls: FloatArray  # (1 + K, U), one after another; always finite, in bounds and within the rate limits, or zero
     state: GateState
     reason: str = ""  # empty when the planned control passed unchanged
+
+    @property
+    def control(self) -> FloatArray:
+        """The one for now, of shape (U,)."""
+        return self.controls[0]
 
 
 @dataclass(frozen=True)
@@ -83,15 +88,12 @@ class Gate:
         slow = alert_level == AlertLevel.CAUTION
         wanted = np.asarray(planned, np.float32) * np.float32(self.config.slow_factor if slow else 1)
         in_bounds = np.clip(wanted, self._low, self._high)
-        allowed, before = np.empty_like(in_bounds), previous
-        for i, control in enumerate(in_bounds):
-            in_rate = np.clip(control, before - self._largest_change, before + self._largest_change)
-            before = allowed[i] = np.clip(in_rate, self._low, self._high)
+        in_rate = limit_rates(in_bounds.copy(), self._largest_change, previous)
+        allowed = np.clip(in_rate, self._low, self._high)  # what was in force may have been out of bounds
         reasons = ["the monitor is cautious: slower"] if slow else []
         reasons += [f"{name} clipped to its bounds" for name in self._names(in_bounds[0] != wanted[0])]
         reasons += [f"{name} limited in its rate" for name in self._names(allowed[0] != in_bounds[0])]
-        state = GateState.SLOW if slow else GateState.RUN
-        return GateDecision(allowed[0], allowed[1:], state, "; ".join(reasons))
+        return GateDecision(allowed, GateState.SLOW if slow else GateState.RUN, "; ".join(reasons))
 
     def _why_hold(
         self,
@@ -119,8 +121,7 @@ class Gate:
         return ""
 
     def _hold(self, reason: str) -> GateDecision:
-        zero = np.zeros_like(self._low)
-        return GateDecision(zero, zero[None][:0], GateState.HOLD, reason)
+        return GateDecision(np.zeros_like(self._low)[None], GateState.HOLD, reason)
 
     def _names(self, mask: np.ndarray) -> list[str]:
         return [self._spec.names[i] for i in np.flatnonzero(mask)]

@@ -186,8 +186,8 @@ class Mpc:
             prior, which has never seen this model, goes another one. None: search on.
         prior: proposes where `tick` gets no proposals.
         proposals: how many it proposes.
-        follow: how many of the plan's next controls pass the gate with each tick's own (`GateDecision.then`): what a
-            driver goes on with where the next tick's is late.
+        follow: how many of the plan's next controls pass the gate with each tick's own (`GateDecision.controls`): what
+            a driver goes on with where the next tick's is late.
 
     Raises:
         RewardError, UnknownName: the first reward, or a standing term, can't be built.

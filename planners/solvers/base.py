@@ -172,12 +172,23 @@ def project(controls: Floats, spec: ActionSpec, previous: FloatArray) -> FloatAr
     result = np.clip(controls, low, high, dtype=np.float32)
     if (largest >= high - low).all():  # everything in bounds can be reached
         return result
-    before = np.clip(previous, low, high, dtype=np.float32)
-    for t in range(result.shape[1]):
-        now = result[:, t]
+    return limit_rates(result, largest, np.clip(previous, low, high, dtype=np.float32))
+
+
+def limit_rates(controls: FloatArray, largest: FloatArray, previous: FloatArray) -> FloatArray:
+    """Clip each of controls of shape (..., T, U), in place, to what can be reached from the one before it.
+
+    Args:
+        controls: one after another.
+        largest: change from one to the next, of shape (U,).
+        previous: the one before the first, of shape (U,).
+    """
+    before = previous
+    for t in range(controls.shape[-2]):
+        now = controls[..., t, :]
         np.minimum(np.maximum(now, before - largest, out=now), before + largest, out=now)
         before = now
-    return result
+    return controls
 
 
 def noise(rng: np.random.Generator, shape: tuple[int, int, int], beta: float) -> FloatArray:

@@ -49,17 +49,17 @@ def test_holds_and_says_why(control: Any, changes: dict[str, Any], reason: str) 
     assert decision.state is GateState.HOLD
     assert reason in decision.reason
     np.testing.assert_array_equal(decision.control, STILL)
-    assert decision.then.shape == (0, 2)
+    assert decision.controls[1:].shape == (0, 2)
 
 
 def test_what_may_follow_is_as_safe_as_what_is_sent() -> None:
     planned = np.array([[0.2, 0.0], [9.0, 0.0], [-9.0, 0.05], [0.0, 0.05]], np.float32)
     decision = check(Gate(ACTION), planned)
     np.testing.assert_allclose(decision.control, [0.1, 0.0], atol=1e-7)  # 1 m/s² for 0.1 s
-    np.testing.assert_allclose(decision.then, [[0.2, 0.0], [0.1, 0.05], [0.0, 0.05]], atol=1e-7)
+    np.testing.assert_allclose(decision.controls[1:], [[0.2, 0.0], [0.1, 0.05], [0.0, 0.05]], atol=1e-7)
     assert decision.reason == "vx limited in its rate"  # of the control that is sent now
     slow = check(Gate(ACTION), np.array([[0.06, 0.0], [0.1, 0.0]]), alert_level=AlertLevel.CAUTION)
-    np.testing.assert_allclose([slow.control, *slow.then], [[0.03, 0.0], [0.05, 0.0]])
+    np.testing.assert_allclose([slow.control, *slow.controls[1:]], [[0.03, 0.0], [0.05, 0.0]])
 
 
 def test_bounds_clip_the_one_control_that_exceeds_them() -> None:

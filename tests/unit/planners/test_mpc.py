@@ -80,12 +80,12 @@ def test_what_follows_a_control_is_what_the_plan_has_next(point: WorldModel) -> 
     _, ticks = drive(mpc, ORIGIN, 6)
     for tick in ticks:
         assert tick.plan is not None
-        assert tick.decision.then.shape == (4, 2)
+        assert tick.decision.controls[1:].shape == (4, 2)
         controls = point.spec.action.controls(tick.plan.actions)
         at = (tick.index - 1) % 3  # of the plan
-        np.testing.assert_allclose([tick.control, *tick.decision.then], controls[at : at + 5], atol=1e-6)
+        np.testing.assert_allclose([tick.control, *tick.decision.controls[1:]], controls[at : at + 5], atol=1e-6)
     held = mpc.tick(ORIGIN, ORIGIN, None, alert_level=AlertLevel.HOLD)
-    assert held.decision.then.shape == (0, 2)
+    assert held.decision.controls[1:].shape == (0, 2)
 
 
 def test_terms_add_up_to_the_score(point: WorldModel) -> None:

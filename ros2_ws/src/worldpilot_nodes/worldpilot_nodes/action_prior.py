@@ -36,8 +36,8 @@ class ActionPriorNode(PilotNode):
         self._since = 0  # observations since proposals were asked for
         self._proposals = self.publisher("proposals")
         self._worker = self.worker(self._propose, self._tell, self._refuse)
-        self._driver = self.driver(self._spec.action, self.params.delay)
         if self.params.every:
+            self._driver = self.driver(self._spec.action, self.params.delay)
             self.subscription("latent", self._see)
             self.subscription("planner_status", self._aim)
 

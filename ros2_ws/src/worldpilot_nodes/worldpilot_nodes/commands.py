@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import TwistStamped
+from rclpy.duration import Duration
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from worldpilot.errors import InvalidInput, UnknownName
@@ -92,7 +92,7 @@ class JointCommands:
 
     def message(self, controls: FloatArray, begins: float, sent: float, frame: str) -> JointTrajectory:
         points = [
-            JointTrajectoryPoint(positions=positions, time_from_start=_duration(i * self._period))
+            JointTrajectoryPoint(positions=positions, time_from_start=Duration(nanoseconds=i * self._period).to_msg())
             for i, positions in enumerate(controls.astype(float).tolist())
         ]
         return JointTrajectory(header=header(begins, frame), joint_names=self._names, points=points)
@@ -104,16 +104,11 @@ class JointCommands:
                 f"command: points with one position for each of {self._names} are needed, "
                 f"got points of {[len(each) for each in told]} for {names}"
             )
-        since = np.array([point.time_from_start.sec + 1e-9 * point.time_from_start.nanosec for point in message.points])
+        since = np.array([seconds(point.time_from_start) for point in message.points])
         if (np.diff(since, prepend=-1e-9) <= 0).any():
             raise InvalidInput(f"command: the points' time_from_start must rise from 0 on, got {since.tolist()} s")
-        controls = _finite([[each[names.index(name)] for name in self._names] for each in told])
+        controls = _finite(told)[:, [names.index(name) for name in self._names]]
         return Command(controls, seconds(message.header.stamp) + since)
-
-
-def _duration(nanoseconds: int) -> Duration:
-    sec, nanosec = divmod(nanoseconds, 10**9)
-    return Duration(sec=sec, nanosec=nanosec)
 
 
 def _finite(values: Sequence[float] | Sequence[Sequence[float]]) -> FloatArray:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from builtin_interfaces.msg import Time
+from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import Point
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
@@ -32,8 +32,8 @@ def time(seconds: float) -> Time:
     return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
 
 
-def seconds(stamp: Time) -> float:
-    """A ROS time as seconds."""
+def seconds(stamp: Time | Duration) -> float:
+    """A ROS time or duration as seconds."""
     return stamp.sec + stamp.nanosec * 1e-9
 
 

@@ -184,15 +184,14 @@ class MpcNode(PilotNode):
         )
 
     def _plan_ahead(self, seen: _Seen, tick: Tick) -> None:
-        self._mpc.plan_ahead(self._chosen(tick), seen.proposals)
+        self._mpc.plan_ahead(self._chosen(tick)[0], seen.proposals)
 
     # --- act -----------------------------------------------------------------------------------------------------
 
     def _act(self, seen: _Seen, tick: Tick) -> None:
         age, self._tick = self.now() - seen.stamp, tick.index
         self._missed += age > self._spec.action.control_dt + self.params.latent_timeout
-        then = tick.decision.then[: 0 if self._idle else None]
-        self._send(np.vstack([self._chosen(tick), then]), seen.stamp + self.params.delay)
+        self._send(self._chosen(tick), seen.stamp + self.params.delay)
         status = self._status(_state(tick, self._idle), self._idle or _reason(tick), tick.reward)
         status.solve_ms, status.observation_age = 1e3 * tick.solve_s, age
         if tick.plan is not None:
@@ -206,7 +205,8 @@ class MpcNode(PilotNode):
         self._reach_goal.progress(seen.latent, seen.signals, status.score)
 
     def _chosen(self, tick: Tick) -> FloatArray:
-        return self._zero() if self._idle else tick.control
+        """The control for now and those that may follow it, of shape (1 + K, U)."""
+        return self._zero()[None] if self._idle else tick.decision.controls
 
     def _refuse(self, _: _Seen, error: WorldpilotError) -> None:
         self._hold(str(error))

@@ -61,7 +61,7 @@ class WorldModelNode(PilotNode):
         self._errors = self.publisher("prediction_error")
         self._imagined = self.publisher("imagined")
         self._worker = self.worker(self._understand, self._tell, self._refuse)
-        self._comparer = self.worker(self._compare, self._tell_error, self._refuse)
+        self._comparer = self.worker(self._compare, self._tell_error, self._refuse_error)
         self._driver = self.driver(self._spec.action, self.params.delay)
         self.subscription(self._spec.observation, self._see)  # the topic "image" or "state"
         self.service(Imagine, "imagine", self._imagine)
@@ -96,8 +96,11 @@ class WorldModelNode(PilotNode):
             seen = understood.seen
             self._imagined.publish(convert.image_message(compared.imagined, seen.observation.stamp, seen.frame))
 
-    def _refuse(self, _: _Seen | _Understood, error: WorldpilotError) -> None:
+    def _refuse(self, _: _Seen, error: WorldpilotError) -> None:
         self.get_logger().warning(f"no latent: {error}", throttle_duration_sec=1.0)
+
+    def _refuse_error(self, _: _Understood, error: WorldpilotError) -> None:
+        self.get_logger().warning(f"no prediction error: {error}", throttle_duration_sec=1.0)
 
     def _imagine(self, request: Imagine.Request, response: Imagine.Response) -> Imagine.Response:
         try:
