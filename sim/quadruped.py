@@ -5,7 +5,7 @@ import pybullet_data
 from worldpilot.sim.bullet import Client
 from worldpilot.sim.legged import CONTROL_DT, LeggedWorld, Robot
 from worldpilot.system import System
-from worldpilot.types import ActionSpec
+from worldpilot.types import ActionSpec, Symmetry
 
 LEGS = ("fl", "fr", "rl", "rr")
 HIP, THIGH, SHANK = 0.08505, 0.2, 0.2  # [m], the leg's plane from the hip's axis; knee and foot from the joint above
@@ -29,6 +29,17 @@ def load(client: Client) -> int:
     return client.loadURDF(f"{pybullet_data.getDataPath()}/a1/a1.urdf", [0, 0, HEIGHT])
 
 
+_OTHER_SIDE = {"fl": "fr", "fr": "fl", "rl": "rr", "rr": "rl"}
+
+
+def _mirrored(name: str) -> dict[str, float]:
+    """What a number of the state, or a control, is in a mirror."""
+    if name in ("lateral_velocity", "roll", "roll_rate", "yaw_rate"):
+        return {name: -1.0}
+    parts = [_OTHER_SIDE.get(part, part) for part in name.split("_")]
+    return {"_".join(parts): -1.0 if parts[-1] == "hip" else 1.0}
+
+
 ROBOT = Robot(
     name="quadruped",
     action=ACTION,
@@ -42,6 +53,16 @@ ROBOT = Robot(
     fallen_height=0.13,
     fallen_tilt=0.8,
 )
+
+
+def _symmetry(mirror: bool) -> Symmetry:
+    names = ACTION.names
+    rows = [_mirrored(name) if mirror else {name: 1.0} for name in names]
+    controls = tuple(tuple(row.get(name, 0.0) for name in names) for row in rows)
+    return Symmetry(0, mirror, controls, {name: _mirrored(name) for name in ROBOT.state} if mirror else {})
+
+
+SYMMETRIES = (_symmetry(False), _symmetry(True))
 
 
 class Quadruped(LeggedWorld):

@@ -207,6 +207,7 @@ TASKS = {
         },
         state=quadruped.ROBOT.state,
         signals=quadruped.ROBOT.signals,
+        symmetries=quadruped.SYMMETRIES,
         excitation=Behaviour(lambda: identify.stances, 200),
         replay=identify.QuadrupedReplay,
     ),

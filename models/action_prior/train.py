@@ -105,6 +105,8 @@ def train_prior(
         if config.goal_ahead:
             raise InvalidInput("prior: a prior in the latents of states takes no goals; set goal_ahead to 0")
         nets = dynamics.load(encoder).to(device)
+        frames = frames.in_every_view(nets.state["names"])
+        drawn = frames.draw_views(1, np.random.default_rng(0))
         latents, held_latents = nets.encode(frames.observations).unsqueeze(0), nets.encode(held.observations)
         drawn = drawn[:1]
     else:

@@ -77,6 +77,24 @@ class Frames:
         symmetries = tuple(Symmetry.from_dict(values) for values in store.meta.get("symmetries", ()))
         return Frames(observations, controls, signals, names, starts, symmetries)
 
+    def in_every_view(self, state: Sequence[str]) -> "Frames":
+        """The episodes in all views, of states whose numbers are named `state`; the first of them as they are."""
+        if not self.symmetries:
+            return self
+        observations, controls, signals = [], [], []
+        for symmetry in self.symmetries:
+            observations.append(self.observations @ symmetry.matrix(tuple(state)).T)
+            controls.append(self.controls @ np.array(symmetry.controls, np.float32).T)
+            signals.append(self.signals @ symmetry.matrix(self.names).T)
+        starts = np.concatenate([self.starts[:-1] + i * self.starts[-1] for i in range(self.views)])
+        return Frames(
+            np.concatenate(observations),
+            np.concatenate(controls),
+            np.concatenate(signals),
+            self.names,
+            np.append(starts, self.views * self.starts[-1]),
+        )
+
     def windows(self, model_steps: int, block: int) -> npt.NDArray[np.int64]:
         """First frames of all windows that span `model_steps` model steps within one episode."""
         span = model_steps * block

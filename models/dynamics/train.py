@@ -151,6 +151,7 @@ def train_dynamics(
     train_index, held_index = store.split()
     before = padding(kind, sizes, spec)
     frames, held = Frames.load(store, train_index, before), Frames.load(store, held_index, before)
+    frames = frames.in_every_view(store.meta["state"]["names"])
     nets = scaled(store, frames, spec, config, kind, sizes)
     if predictor is not None:
         nets.predictor.load_state_dict(predictor.state_dict())

@@ -11,6 +11,10 @@ from worldpilot.errors import WorldpilotError
 # name -> (module, one-line help). Modules are imported only when asked for: a robot has no torch, pybullet or cv2.
 COMMANDS = {
     "collect": ("worldpilot.cli.collect", "record episodes of behaviour data in simulation"),
+    "practise": (
+        "worldpilot.cli.practise",
+        "record episodes of a robot on legs that is asked for all it can be asked for",
+    ),
     "collect-gym": ("worldpilot.cli.collect_gym", "record episodes in any gymnasium environment"),
     "import-bag": ("worldpilot.cli.import_bag", "recordings of a robot (rosbag2, MCAP) to episodes"),
     "train": ("worldpilot.cli.train", "train a world model or an action prior on episodes"),

@@ -21,7 +21,7 @@ import numpy as np
 
 from worldpilot import graph
 from worldpilot.contracts import ActionPrior, WorldModel
-from worldpilot.errors import InvalidInput, UnknownName
+from worldpilot.errors import InvalidInput, RewardError, UnknownName
 from worldpilot.evaluation.simulated import SimulatedModel
 from worldpilot.evaluation.single_step import RolledPolicy
 from worldpilot.history import HistoryBuffer
@@ -211,6 +211,16 @@ class Planner(_Remembering):
             correction=planning.correction,
             escape=planning.escape,
         )
+
+    def swap(self, reward: RewardSpec) -> None:
+        """Follow another reward from the next step on.
+
+        Raises:
+            RewardError: it is refused.
+        """
+        answer = self._mpc.swap(reward)
+        if not answer.accepted:
+            raise RewardError(answer.message)
 
     def watch(self, state: FloatArray, previous: FloatArray) -> None:
         latent, _ = self._remember(state, previous)

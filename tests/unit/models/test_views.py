@@ -48,3 +48,19 @@ def test_images_signals_and_actions_are_seen_from_one_side(view: int):
     assert data.measured(index, views)[0, 0] == pytest.approx([(x, y), (-y, x), (-x, y)][view])
     vx, vy = data.controls[0]
     assert data.actions(at, 1, SPEC, views)[0, 0, :2] == pytest.approx([(vx, vy), (-vy, vx), (-vx, vy)][view])
+
+
+def test_episodes_of_states_are_laid_end_to_end_in_every_view():
+    rng = np.random.default_rng(2)
+    states, controls, signals = (rng.uniform(-1, 1, (7, 2)).astype(np.float32) for _ in range(3))
+    data = Frames(states, controls, signals, ("x", "y"), np.array([0, 4, 7]), (SAME, MIRRORED))
+    both = data.in_every_view(("x", "z"))
+    assert both.starts.tolist() == [0, 4, 7, 11, 14]
+    assert both.views == 1  # there is nothing left to draw
+    for seen, was in ((both.observations, states), (both.controls, controls), (both.signals, signals)):
+        np.testing.assert_array_equal(seen, np.concatenate([was, was * np.array([-1, 1], np.float32)]))
+
+
+def test_without_symmetries_states_stay_as_they_are():
+    data = frames()
+    assert data.in_every_view(("x", "y")) is data

@@ -5,6 +5,8 @@ import pytest
 
 from worldpilot.models.data.windows import signal_names
 from worldpilot.sim.push_t import PushT
+from worldpilot.sim.quadruped import ROBOT, Quadruped
+from worldpilot.sim.quadruped import SYMMETRIES as SIDES
 from worldpilot.sim.tasks import store_meta, task
 from worldpilot.types import Symmetry
 
@@ -69,3 +71,25 @@ def test_symmetries_survive_the_data_sets_file():
     found = [Symmetry.from_dict(values) for values in store_meta("push_t")["symmetries"]]
     assert found == list(SYMMETRIES)
     assert "symmetries" not in store_meta("push_cube")
+
+
+def test_a_quadruped_in_the_mirror_goes_on_alike():
+    mirror = SIDES[1]
+    state, controls = mirror.matrix(tuple(ROBOT.state)), np.array(mirror.controls, np.float32)
+    assert (state @ state == np.eye(len(state))).all()
+    leg = np.array([0.3, -0.3, 0.2])  # of the front left one, hip, thigh, knee: it leans to one side
+    played = np.concatenate([np.tile(leg * share, (5, 1)) for share in (0.3, 0.6, 1.0, 0.2)])
+    played = np.pad(played, ((0, 0), (0, 9))).astype(np.float32)
+    seen = []
+    for sequence in (played, played @ controls.T):
+        world = Quadruped(randomise=False)
+        world.reset(seed=0)
+        for control in sequence:
+            world.drive(control)
+        seen.append((world.observe().data, columns(world.signals())))
+        world.close()
+    names = tuple(sorted(ROBOT.signals))
+    there, signals = dict(zip(ROBOT.state, seen[0][0], strict=True)), seen[0][1]
+    assert abs(there["yaw_rate"]) > 0.15  # it did lean
+    np.testing.assert_allclose(seen[1][0], state @ seen[0][0], atol=0.06)  # of rates [rad/s]; the rest is far nearer
+    np.testing.assert_allclose(seen[1][1], mirror.matrix(names) @ signals, atol=0.06)
