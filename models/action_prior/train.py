@@ -40,7 +40,7 @@ class PriorTrainConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     ema: float = 0.999
-    views: int = 1  # of each episode, if the task has symmetries
+    views: int = 1  # of each episode of images, if the task has symmetries; states are seen in all there are
     goal_ahead: int = 75  # a goal lies up to so many control steps ahead; 0: no goals
     evaluate_every: int = 1000
     seed: int = 0
@@ -100,17 +100,16 @@ def train_prior(
     of_states = dynamics.is_dynamics(encoder)
     before = (dynamics.load(encoder).config.history - 1) * spec.block if of_states else 0
     frames, held = Frames.load(store, train_index, before), Frames.load(store, held_index, before)
-    drawn = frames.draw_views(config.views, np.random.default_rng([config.seed, 4]))
     if of_states:
         if config.goal_ahead:
             raise InvalidInput("prior: a prior in the latents of states takes no goals; set goal_ahead to 0")
         nets = dynamics.load(encoder).to(device)
         frames = frames.in_every_view(nets.state["names"])
-        drawn = frames.draw_views(1, np.random.default_rng(0))
+        drawn = np.zeros((1, len(frames.observations)), np.int64)
         latents, held_latents = nets.encode(frames.observations).unsqueeze(0), nets.encode(held.observations)
-        drawn = drawn[:1]
     else:
         nets = world_model.load(encoder).to(device)
+        drawn = frames.draw_views(config.views, np.random.default_rng([config.seed, 4]))
         latents = world_model.encode_views(nets, frames, drawn)
         held_latents = world_model.encode_all(nets, held.observations)  # as they are
     sizes = PriorConfig(

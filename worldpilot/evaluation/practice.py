@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from worldpilot import graph
 from worldpilot.errors import WorldpilotError
 from worldpilot.evaluation import controllers
 from worldpilot.evaluation.controllers import Planning, Setting
 from worldpilot.models.artifact import Artifact
 from worldpilot.models.data.episodes import Episode
 from worldpilot.planners.rewards import registry
-from worldpilot.reasoning.evaluation import RUN
+from worldpilot.planners.rewards.registry import parse_spec
 from worldpilot.reasoning.expand import expand
 from worldpilot.reasoning.scene import STRIDE, Scene
 from worldpilot.reasoning.schema import LEVELS, directions
@@ -39,10 +40,11 @@ def practise(artifact: Artifact, world: LeggedWorld, planning: Planning, seed: i
     world.reset(seed=int(rng.integers(2**31)))
     driven, asked = controllers.Driven(world), list[dict[str, Any]]()
     every = round(REQUEST / world.action.control_dt)
-    planner = controllers.Planner(Setting(artifact, world, RUN, planning, int(rng.integers(2**31))), "ssr")
+    run = parse_spec(graph.load().settings(artifact.spec.task, "mpc")["reward"])
+    planner = controllers.Planner(Setting(artifact, world, run, planning, int(rng.integers(2**31))), "ssr")
     for step in range(steps):
         if step % every == 0:
-            intent, reward = _request(_scene(artifact, driven, world), rng)
+            intent, reward = _request(_scene(artifact, driven, run), rng)
             asked.append(intent)
             planner.swap(reward)
         driven.drive(planner.act(driven.state, driven.previous))
@@ -81,9 +83,9 @@ def _request(scene: Scene, rng: np.random.Generator) -> tuple[dict[str, Any], Re
             continue
 
 
-def _scene(artifact: Artifact, driven: controllers.Driven, world: LeggedWorld) -> Scene:
-    """The scene as the reasoning node has it; the reward in force is the run."""
-    model, steps = artifact.world_model, round(STRIDE / world.action.control_dt)
+def _scene(artifact: Artifact, driven: controllers.Driven, run: RewardSpec) -> Scene:
+    """The scene as the reasoning node has it; what is asked for does not add up: the reward in force is its run."""
+    model, steps = artifact.world_model, round(STRIDE / artifact.spec.action.control_dt)
     signals = model.signals(model.encode(driven.newest(steps)))
     readings = {name: float(read.mean()) for name, read in signals.items()}
-    return Scene.of(artifact.spec, readings, registry.available(), has_goal=False, reward=RUN)
+    return Scene.of(artifact.spec, readings, registry.available(), has_goal=False, reward=run)
