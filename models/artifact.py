@@ -41,13 +41,13 @@ _HERE = Path(__file__).resolve().parent
 Tensor = tuple[str, tuple[int | str, ...]]  # dtype, shape; a name stands for a size that may vary
 
 
-def zoo_path(task: str) -> Path:
-    """Where the shipped artifact of a task lies."""
-    return _HERE / "zoo" / task
+def zoo_path(name: str) -> Path:
+    """Where a shipped artifact lies; the one that a task uses is named as the task."""
+    return _HERE / "zoo" / name
 
 
-def zoo_tasks() -> list[str]:
-    """The tasks that have a shipped artifact. (Language weights lie beside them: models/language/weights.py.)"""
+def zoo_names() -> list[str]:
+    """Of the shipped artifacts. (Language weights lie beside them: models/language/weights.py.)"""
     names = (path.parent.name for path in (_HERE / "zoo").glob(f"*/{MANIFEST}"))
     return sorted(name for name in names if not name.startswith("language_"))
 
@@ -365,7 +365,7 @@ def _describe(file: Path) -> dict[str, Any]:
 def _read(folder: Path) -> dict[str, Any]:
     file = folder / MANIFEST
     if not file.is_file():
-        raise ArtifactError(f"{file} is missing; shipped tasks: {', '.join(zoo_tasks()) or '(none)'}")
+        raise ArtifactError(f"{file} is missing; shipped: {', '.join(zoo_names()) or '(none)'}")
     try:
         manifest = json.loads(file.read_text())
     except ValueError as error:

@@ -10,11 +10,23 @@ seed=${2:-0}
 pilot=.venv/bin/worldpilot
 zoo=models/zoo/$task
 
+# What it is shown: a run and a jump. A first model of these plans, and the robot practises under it what can be asked of
+# it; from what it did so, beside the run and the jump, it is learnt anew: docs/decisions/0020-practice.md.
 [ -d "$work/data" ] || "$pilot" collect "$task" --run 600 --jump 600 --out "$work/data" --seed 0
-"$pilot" train dynamics --kind step --data "$work/data" --out "$work/step" --seed "$seed"
-"$pilot" train action-prior --data "$work/data" --world-model "$work/step" --out "$work/prior" --seed "$seed"
-"$pilot" export "$task" --world-model "$work/step" --prior "$work/prior" --out "$zoo" \
+"$pilot" train dynamics --kind step --data "$work/data" --out "$work/first/step" --seed "$seed"
+"$pilot" train action-prior --data "$work/data" --world-model "$work/first/step" --out "$work/first/prior" --seed "$seed"
+"$pilot" export "$task" --world-model "$work/first/step" --prior "$work/first/prior" --out "$work/first/zoo" \
   --data "600 run and 600 jump episodes of sim/quadruped.py, nothing else" --command "scripts/train_$task.sh"
+if [ ! -d "$work/practised" ]; then
+  rm -rf "$work/practising" && cp -r "$work/data" "$work/practising"
+  "$pilot" practise "$task" --artifact "$work/first/zoo" --out "$work/practising" --episodes 600 --seed 0
+  mv "$work/practising" "$work/practised"
+fi
+"$pilot" train dynamics --kind step --data "$work/practised" --out "$work/step" --seed "$seed"
+"$pilot" train action-prior --data "$work/practised" --world-model "$work/step" --out "$work/prior" --seed "$seed" \
+  --behaviours run,jump,practice
+"$pilot" export "$task" --world-model "$work/step" --prior "$work/prior" --out "$zoo" --command "scripts/train_$task.sh" \
+  --data "600 run and 600 jump episodes of sim/quadruped.py, and 600 in which it practised"
 # The monitor is calibrated on the planner that it will watch, from the run into rewards as they are swapped in.
 "$pilot" evaluate "$task" --protocol rewards --policies mpc --rewards fast,slow,stop,crouch_run,turn_left,turn_right \
   --episodes 22 --seed 1000 --artifact "$zoo" --record "$work/calibration"

@@ -14,7 +14,7 @@ _LANGUAGE = {folder.name: folder for folder in SHIPPED.values()}
 
 def names() -> list[str]:
     """Of all that is shipped."""
-    return artifact.zoo_tasks() + sorted(name for name, folder in _LANGUAGE.items() if folder.is_dir())
+    return artifact.zoo_names() + sorted(name for name, folder in _LANGUAGE.items() if folder.is_dir())
 
 
 def card(name: str) -> str:
@@ -25,7 +25,7 @@ def card(name: str) -> str:
     """
     if name in _LANGUAGE:
         return _language_card(name, verify_weights(_LANGUAGE[name]))
-    return artifact_card(artifact.verify(artifact.zoo_path(name)))
+    return artifact_card(name, artifact.verify(artifact.zoo_path(name)))
 
 
 def index(folder: Path) -> str:
@@ -40,8 +40,8 @@ def index(folder: Path) -> str:
     )
 
 
-def artifact_card(manifest: Mapping[str, Any]) -> str:
-    """The page of a manifest."""
+def artifact_card(name: str, manifest: Mapping[str, Any]) -> str:
+    """The page of a manifest; the artifact that a task uses is named as the task."""
     task, observation, action = manifest["task"], manifest["observation"], manifest["action"]
     shape = " × ".join(map(str, observation["shape"]))
     step = action["control_dt"] * action["block"]
@@ -56,7 +56,7 @@ def artifact_card(manifest: Mapping[str, Any]) -> str:
         "proposals": f"{manifest['proposals']}{', towards a goal' if manifest.get('goal_conditioned') else ''}",
     }
     sections = [
-        f"# {task}",
+        f"# {name}",
         manifest.get("description") or f"A world model and an action prior for the task `{task}`.",
         _table(("", ""), facts.items()),
         "## Controls",
@@ -77,7 +77,7 @@ def artifact_card(manifest: Mapping[str, Any]) -> str:
         "## Monitor",
         _monitor(manifest["thresholds"]),
         "## Certificate",
-        _certificate(task, manifest["certificate"]),
+        _certificate(name, task, manifest["certificate"]),
         "## Files",
         _table(
             ("graph", "size", "SHA-256"),
@@ -153,14 +153,15 @@ def _monitor(thresholds: Mapping[str, Any] | None) -> str:
     )
 
 
-def _certificate(task: str, content: Mapping[str, Any] | None) -> str:
+def _certificate(name: str, task: str, content: Mapping[str, Any] | None) -> str:
+    command = f"worldpilot certify {task}" + ("" if name == task else f" --artifact models/zoo/{name}")
     if content is None:
-        return f"There is none; `worldpilot certify {task}` makes one."
-    behaviours = ", ".join(f"{count} of {name}" for name, count in content["data"]["behaviours"].items())
+        return f"There is none; `{command}` makes one."
+    behaviours = ", ".join(f"{count} of {behaviour}" for behaviour, count in content["data"]["behaviours"].items())
     lines = "\n".join(f"- {line}" for line in certificate.describe(content))
     return (
         "Of the prediction error in units of its scale, clipped at 1, for a new episode of the same behaviours\n"
-        f"({behaviours}). `worldpilot certify {task} --check` checks it;\n"
+        f"({behaviours}). `{command} --check` checks it;\n"
         "[what it means](../tutorials/certificates.md).\n\n"
         f"{lines}"
     )

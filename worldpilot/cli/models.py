@@ -74,11 +74,11 @@ def _use(folder: Path, namespace: str) -> int:
 
 
 def _list() -> int:
-    from worldpilot.models.artifact import verify, zoo_path, zoo_tasks
+    from worldpilot.models.artifact import verify, zoo_names, zoo_path
 
-    for task in zoo_tasks():
-        manifest = verify(zoo_path(task))
-        print(f"{task:<20} {manifest['model_id']}  {manifest['created']}  {manifest.get('description', '')}")
+    for name in zoo_names():
+        manifest = verify(zoo_path(name))
+        print(f"{name:<20} {manifest['model_id']}  {manifest['created']}  {manifest.get('description', '')}")
     for folder in _language_folders():
         manifest = verify_weights(folder)
         print(f"{folder.name:<20} {manifest['sha256'][:12]}  language {manifest['kind']}")
@@ -87,9 +87,9 @@ def _list() -> int:
 
 def _verify(tasks: list[str], key: Path | None) -> int:
     from worldpilot.calibration import certificate
-    from worldpilot.models.artifact import Artifact, zoo_path, zoo_tasks
+    from worldpilot.models.artifact import Artifact, zoo_names, zoo_path
 
-    names = tasks or zoo_tasks()
+    names = tasks or zoo_names()
     if not names:
         print("no artifact is shipped; train and export one, or name a folder")
         return 1
