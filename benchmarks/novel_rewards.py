@@ -218,7 +218,7 @@ def _runs(touching: Any) -> list[tuple[int, int]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="the training data, for novelty")
-    parser.add_argument("--artifact", type=Path, default=zoo_path("quadruped"))
+    parser.add_argument("--artifact", type=Path, default=zoo_path("quadruped_run_jump"))
     parser.add_argument("--policies", default=f"{BASELINE},{PLANNER}", help="run with all --episodes")
     parser.add_argument("--baselines", default="", help="others, with a number of episodes each: run:20,cem:5,…")
     parser.add_argument("--episodes", type=int, default=20)
