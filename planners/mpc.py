@@ -289,6 +289,7 @@ class Mpc:
         *,
         stamp_age: float = 0.0,
         alert_level: AlertLevel | None = AlertLevel.NOMINAL,
+        skipped: int = 0,
     ) -> Tick:
         """One control period.
 
@@ -299,11 +300,14 @@ class Mpc:
             proposals: of shape (N, H, A), from the latent on; None: the prior's, if there is one.
             stamp_age: age of the observation behind the latent [s].
             alert_level: the monitor's newest level; None if it has not been heard.
+            skipped: control periods since the last tick that had none, as its planning took too long: the robot went on
+                with its plan meanwhile, and so does the planner.
         """
         index, active, swapped = self._begin()
         start = time.perf_counter()
         plan, reason, ahead_s = None, "", 0.0
         try:
+            self._skip(latent, skipped)
             history = self._observe(latent, previous_control)
             if swapped and self._stall is not None:
                 self._stall.clear()  # nothing was tried for this one yet
@@ -311,11 +315,12 @@ class Mpc:
                 stalled = active is not None and self._look_back(history.latents[-1], active.reward)
                 if self._next is not None and not (swapped or stalled):
                     plan, ahead_s, self._lead = self._next, self._next.solve_s, 1
+                    self._steps = skipped  # it was to begin a control period after the last tick
                 else:
                     steps = self._left(self._pending.periods, fresh=swapped or self._followed is None)
                     plan = self._plan(history, proposals, active, previous_control, steps, stalled=stalled)
-                    self._lead = 0
-                self._steps, self._next = 0, None
+                    self._lead, self._steps = 0, 0
+                self._next = None
             else:
                 plan = self._followed
         except (InvalidInput, NotReady) as error:
@@ -421,6 +426,24 @@ class Mpc:
                 raise InvalidInput(f"the {name} is not finite or not of shape ({dim},)")
         self._history.push(latent, self._pending.send(previous_control))
         return self._history.history(self._model.spec.history)
+
+    def _skip(self, latent: FloatArray, periods: int) -> None:
+        """Control periods without a tick, until `latent` was seen: what went on meanwhile is the plan, and the history
+        gets what lies between. A plan that has no control left for now ends."""
+        if not periods or not len(self._history):
+            return
+        last = self._history.history(1).latents[-1]
+        between = np.linspace(last, latent, periods + 1, endpoint=False)[1:] if last.shape == np.shape(latent) else ()
+        went_on = np.zeros((periods, self._model.spec.action.control_dim), np.float32)
+        if self._followed is not None:
+            planned = self._model.spec.action.controls(self._followed.actions)
+            went_on = planned[np.minimum(self._steps - 1 + np.arange(periods), len(planned) - 1)]
+            self._solver.advance(periods)
+            self._steps, self._spent = self._steps + periods, self._spent + periods
+        for passed, control in zip(between, went_on, strict=False):
+            self._observe(np.asarray(passed, np.float32), control)
+        if self._next is not None and periods >= len(self._next.actions) * self._model.spec.action.block:
+            self._next = None
 
     def _propose(self, proposals: FloatArray | None, history: History, target: Mapping[str, float]) -> FloatArray:
         """The proposals that were given or else the prior's, if there are any."""

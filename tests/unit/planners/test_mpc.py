@@ -248,6 +248,42 @@ def test_planning_ahead_keeps_to_a_shrinking_horizon(point: WorldModel) -> None:
     assert all(tick.plan is not None for tick in ticks)
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+def test_periods_without_a_tick_are_as_if_the_plan_had_gone_on(point: WorldModel, ahead: bool) -> None:
+    """A planner that was busy for two periods sends what it would have sent, and has the same history."""
+    runs = list[list[FloatArray]]()
+    for missed in ((), (2, 3), (5, 6)):
+        mpc = controller(point, pose(0.3, 0.2), replan_every=5, follow=4)
+        position, control, sent, tail, skipped = ORIGIN, ORIGIN, list[FloatArray](), ORIGIN[None], 0
+        for step in range(9):
+            if step in missed:
+                skipped += 1
+                tail = tail[1:]
+            else:
+                tick = mpc.tick(position, control, None, skipped=skipped)
+                skipped, tail = 0, tick.decision.controls
+                if ahead:
+                    mpc.plan_ahead(tick.control, None)
+            control = tail[0]
+            sent.append(control)
+            position = moved(position, control)
+        runs.append(sent)
+    np.testing.assert_allclose(runs[1], runs[0], atol=1e-5)
+    np.testing.assert_allclose(runs[2][:5], runs[0][:5], atol=1e-6)
+    if ahead:  # the plan that was ready is begun where it should be by now
+        np.testing.assert_allclose(runs[2][7:], runs[0][7:], atol=1e-5)
+
+
+def test_a_plan_that_ended_while_nothing_was_ticked_is_followed_by_another(point: WorldModel) -> None:
+    mpc = controller(point, pose(0.3, 0.2), replan_every=5)
+    position, ticks = drive(mpc, ORIGIN, 2)
+    tick = mpc.tick(position, ticks[-1].control, None, skipped=4)
+    assert tick.plan is not None
+    assert ticks[-1].plan is not None
+    assert tick.plan.actions is not ticks[-1].plan.actions
+    assert tick.decision.state is GateState.RUN
+
+
 def test_a_plan_cannot_be_followed_beyond_its_end(point: WorldModel) -> None:
     with pytest.raises(InvalidInput, match="between 1 and the horizon's 20, got 21"):
         controller(point, replan_every=21)

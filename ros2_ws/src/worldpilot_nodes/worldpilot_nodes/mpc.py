@@ -172,7 +172,10 @@ class MpcNode(PilotNode):
     # --- plan: in the worker's thread ----------------------------------------------------------------------------
 
     def _plan(self, seen: _Seen) -> Tick:
-        if not 0 < seen.stamp - self._last_stamp <= self.params.latent_timeout:
+        passed, skipped = seen.stamp - self._last_stamp, 0
+        if 0 < passed <= self.params.latent_timeout:
+            skipped = max(round(passed / self._spec.action.control_dt) - 1, 0)
+        else:
             self._mpc.reset()  # the stream was interrupted: what lies before is no history of what comes
         self._last_stamp = seen.stamp
         return self._mpc.tick(
@@ -181,6 +184,7 @@ class MpcNode(PilotNode):
             seen.proposals,
             stamp_age=self.now() - seen.stamp,
             alert_level=seen.alert_level,
+            skipped=skipped,
         )
 
     def _plan_ahead(self, seen: _Seen, tick: Tick) -> None:
