@@ -437,7 +437,8 @@ class Mpc:
         went_on = np.zeros((periods, self._model.spec.action.control_dim), np.float32)
         if self._followed is not None:
             planned = self._model.spec.action.controls(self._followed.actions)
-            went_on = planned[np.minimum(self._steps - 1 + np.arange(periods), len(planned) - 1)]
+            sent = np.minimum(np.arange(periods), self._follow)  # beyond what came with the command its driver stays
+            went_on = planned[np.minimum(self._steps - 1 + sent, len(planned) - 1)]
             self._solver.advance(periods)
             self._steps, self._spent = self._steps + periods, self._spent + periods
         for passed, control in zip(between, went_on, strict=False):
