@@ -207,4 +207,4 @@ def test_verify_fails_on_what_does_not_check_out(artifact: Path, what: str, caps
 
 def test_verify_of_an_unknown_task(capsys: pytest.CaptureFixture) -> None:
     assert main(["models", "verify", "juggling"]) == 1
-    assert "shipped tasks" in capsys.readouterr().out
+    assert "is missing; shipped: hopper, push_cube" in capsys.readouterr().out
