@@ -12,13 +12,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from worldpilot.sim.legged import CONTROL_DT, LeggedWorld
+from worldpilot.sim.legged import AFTER_FALL, CONTROL_DT, LeggedWorld
 from worldpilot.sim.quadruped import ACTION, HIP, SHANK, STANCE, THIGH
 
 Array = npt.NDArray[np.float64]
 Signals = Mapping[str, float]
 
-AFTER_FALL = 5  # control steps that an episode goes on once the robot has fallen
 
 _FRONT, _LEFT = np.array([1.0, 1, -1, -1]), np.array([1.0, -1, 1, -1])
 _CONTACTS = ("contact_fl", "contact_fr", "contact_rl", "contact_rr")

@@ -28,6 +28,7 @@ Array = npt.NDArray[np.float64]
 
 CONTROL_DT = 0.02  # [s]
 BUDGET = 500  # control steps of an episode: 10 s
+AFTER_FALL = 5  # control steps that an episode of data goes on once the robot has fallen
 
 _SUBSTEPS = 10
 _BODY = {  # what is measured of the trunk, with its unit
@@ -41,7 +42,7 @@ _BODY = {  # what is measured of the trunk, with its unit
     "pitch_rate": "rad/s",
     "yaw_rate": "rad/s",
 }
-_OUT_OF_PLANE = ("lateral_velocity", "roll", "roll_rate", "yaw_rate")
+OUT_OF_PLANE = ("lateral_velocity", "roll", "roll_rate", "yaw_rate")
 PARAMETERS = {"payload": 0.0, "friction": 0.9}  # in the trunk's centre of mass [kg]; between feet and ground
 
 _FRICTION_RANGE = (0.7, 1.1)
@@ -87,7 +88,7 @@ class Robot:
     @cached_property
     def state(self) -> Mapping[str, str]:
         """The state's components with their units, in order."""
-        body = {name: unit for name, unit in _BODY.items() if not (self.planar and name in _OUT_OF_PLANE)}
+        body = {name: unit for name, unit in _BODY.items() if not (self.planar and name in OUT_OF_PLANE)}
         contacts = {f"contact_{foot}": "1" for foot in self.feet}
         joints = self.action.names
         return {

@@ -13,13 +13,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from worldpilot.sim.legged import CONTROL_DT, LeggedWorld, Robot
+from worldpilot.sim.legged import AFTER_FALL, CONTROL_DT, LeggedWorld, Robot
 from worldpilot.sim.planar import HOPPER, WALKER
 
 Array = npt.NDArray[np.float64]
 State = Mapping[str, float]  # by the names of the world's state
-
-AFTER_FALL = 5  # control steps that an episode goes on once the robot has fallen
 
 
 class Controller(Protocol):

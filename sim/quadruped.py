@@ -1,9 +1,11 @@
 """The quadruped: Unitree's A1, as PyBullet ships it. Twelve joints; legs fl, fr, rl, rr, joints hip, thigh, knee."""
 
+from collections.abc import Iterable
+
 import pybullet_data
 
 from worldpilot.sim.bullet import Client
-from worldpilot.sim.legged import CONTROL_DT, LeggedWorld, Robot
+from worldpilot.sim.legged import CONTROL_DT, OUT_OF_PLANE, LeggedWorld, Robot
 from worldpilot.system import System
 from worldpilot.types import ActionSpec, Symmetry
 
@@ -34,7 +36,7 @@ _OTHER_SIDE = {"fl": "fr", "fr": "fl", "rl": "rr", "rr": "rl"}
 
 def _mirrored(name: str) -> dict[str, float]:
     """What a number of the state, or a control, is in a mirror."""
-    if name in ("lateral_velocity", "roll", "roll_rate", "yaw_rate"):
+    if name in OUT_OF_PLANE:
         return {name: -1.0}
     parts = [_OTHER_SIDE.get(part, part) for part in name.split("_")]
     return {"_".join(parts): -1.0 if parts[-1] == "hip" else 1.0}
@@ -55,11 +57,12 @@ ROBOT = Robot(
 )
 
 
-def _symmetry(mirror: bool) -> Symmetry:
-    names = ACTION.names
-    rows = [_mirrored(name) if mirror else {name: 1.0} for name in names]
-    controls = tuple(tuple(row.get(name, 0.0) for name in names) for row in rows)
-    return Symmetry(0, mirror, controls, {name: _mirrored(name) for name in ROBOT.state} if mirror else {})
+def _symmetry(mirrored: bool) -> Symmetry:
+    def seen(names: Iterable[str]) -> dict[str, dict[str, float]]:
+        return {name: _mirrored(name) for name in names} if mirrored else {}
+
+    controls = Symmetry(0, mirrored, (), seen(ACTION.names)).matrix(ACTION.names)
+    return Symmetry(0, mirrored, tuple(map(tuple, controls.tolist())), seen(ROBOT.state))
 
 
 SYMMETRIES = (_symmetry(False), _symmetry(True))

@@ -117,9 +117,10 @@ class Driven:
         """The newest, of shape (S,)."""
         return self._states[-1]
 
-    def newest(self, steps: int) -> FloatArray:
-        """The states of so many steps, or of all there were, of shape (T, S)."""
-        return np.stack(self._states[-steps:])
+    def readings(self, model: WorldModel, seconds: float) -> dict[str, float]:
+        """What a model reads of the robot: its signals' means over the newest `seconds` [s], or over all there were."""
+        newest = np.stack(self._states[-round(seconds / self._world.action.control_dt) :])
+        return {name: float(read.mean()) for name, read in model.signals(model.encode(newest)).items()}
 
     def drive(self, control: FloatArray) -> None:
         """One control step under what is within bounds of a control of shape (U,)."""

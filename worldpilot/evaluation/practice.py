@@ -20,12 +20,11 @@ from worldpilot.planners.rewards.registry import parse_spec
 from worldpilot.reasoning.expand import expand
 from worldpilot.reasoning.scene import STRIDE, Scene
 from worldpilot.reasoning.schema import LEVELS, directions
-from worldpilot.sim.legged import LeggedWorld
+from worldpilot.sim.legged import AFTER_FALL, LeggedWorld
 from worldpilot.types import RewardSpec
 
 PRACTICE, FALLS = "practice", "practice_falls"  # behaviours: episodes that it got through, and those that it did not
 REQUEST = 2.0  # [s], after which it is asked for something else
-AFTER_FALL = 5  # control steps that an episode goes on once the robot has fallen
 
 _GOALS = (0.4, 0.4, 0.2)  # how often one, two or three things are asked for at once
 _STOP = 1 / 8  # of the requests: stop, with a posture or without
@@ -85,7 +84,5 @@ def _request(scene: Scene, rng: np.random.Generator) -> tuple[dict[str, Any], Re
 
 def _scene(artifact: Artifact, driven: controllers.Driven, run: RewardSpec) -> Scene:
     """The scene as the reasoning node has it; what is asked for does not add up: the reward in force is its run."""
-    model, steps = artifact.world_model, round(STRIDE / artifact.spec.action.control_dt)
-    signals = model.signals(model.encode(driven.newest(steps)))
-    readings = {name: float(read.mean()) for name, read in signals.items()}
+    readings = driven.readings(artifact.world_model, STRIDE)
     return Scene.of(artifact.spec, readings, registry.available(), has_goal=False, reward=run)

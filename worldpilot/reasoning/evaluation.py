@@ -398,9 +398,7 @@ class LegStage:
             for _ in range(WARM_UP):
                 run.append(planner.act(driven.state, driven.previous))
                 driven.drive(run[-1])
-            model, steps = self._artifact.world_model, round(STRIDE / self._world.action.control_dt)
-            signals = model.signals(model.encode(driven.newest(steps)))
-            self._beginnings[start] = _Beginning(run, {name: float(read.mean()) for name, read in signals.items()})
+            self._beginnings[start] = _Beginning(run, driven.readings(self._artifact.world_model, STRIDE))
         return self._beginnings[start]
 
     def _holds(self, condition: Mapping[str, Any], means: Mapping[str, float], reading: Mapping[str, float]) -> bool:
