@@ -1,16 +1,19 @@
-"""What a planner that is late costs a robot on legs, and what it helps that its driver goes on with the plan.
+"""What a late planner, or one that misses ticks, costs a robot on legs, and what going on with the plan helps.
 
     python benchmarks/late_commands.py walker --episodes 40 --seed 6000 --json docs/results/late_walker.json
 
 In simulation without a graph, so that nothing depends on the machine: plans are made as the task's graph makes them,
 and each command reaches the driver as many control periods late as is drawn for it. Until a newer one comes, the driver
-either stays at the control that it heard last, or goes on with the plan that came with it, as the graph's does.
+either stays at the control that it heard last, or goes on with the plan that came with it, as the graph's does. Of some
+observations the planner makes no command, as it is busy: it either counts them at the next one, as the graph's does, or
+takes that for the one after the last that it saw.
 """
 
 import argparse
 import json
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +34,34 @@ from worldpilot.types import FloatArray
 
 FOLLOW = 9  # controls that come with a command, beside its own: as in the graph, whose commands live for 0.2 s
 
-LATE: dict[str, Callable[[np.random.Generator], int]] = {  # control periods
-    "in time": lambda rng: 0,
+
+@dataclass(frozen=True)
+class Condition:
+    """How late commands are, and what is made of it."""
+
+    name: str
+    late: Callable[[np.random.Generator], int] = lambda rng: 0  # control periods
+    missed: float = 0.0  # share of the ticks for which there is no time
+    goes_on: bool = True  # the driver: with the plan, or it stays at the last control
+    counts: bool = True  # the planner: the ticks that it missed
+
+    def describe(self) -> dict[str, Any]:
+        """As the results name it."""
+        driver = "goes on with the plan" if self.goes_on else "stays at the last control"
+        return {"late": self.name, "missed": self.missed, "driver": driver, "counts_missed": self.counts}
+
+
+_LATE: dict[str, Callable[[np.random.Generator], int]] = {
     "half of them one period late": lambda rng: int(rng.integers(2)),
     "all one period late": lambda rng: 1,
     "none to two periods late": lambda rng: int(rng.integers(3)),
     "all two periods late": lambda rng: 2,
 }
+CONDITIONS = (
+    Condition("in time"),
+    *(Condition(name, late, goes_on=goes_on) for name, late in _LATE.items() for goes_on in (False, True)),
+    *(Condition("in time", missed=missed, counts=counts) for missed in (0.15, 0.4) for counts in (False, True)),
+)
 
 
 class Planner:
@@ -59,34 +83,32 @@ class Planner:
             follow=FOLLOW,
         )
 
-    def command(self, state: FloatArray, previous: FloatArray) -> FloatArray:
+    def command(self, state: FloatArray, previous: FloatArray, skipped: int) -> FloatArray:
         """This control period's control and those that may follow it, of shape (1 + K, U)."""
-        tick = self._mpc.tick(self._encode(state[None])[0], previous, None)
+        tick = self._mpc.tick(self._encode(state[None])[0], previous, None, skipped=skipped)
         if self._ahead:
             self._mpc.plan_ahead(tick.control, None)
         return tick.decision.controls
 
 
-def run(
-    artifact: Artifact,
-    world: LeggedWorld,
-    seed: int,
-    steps: int,
-    late: Callable[[np.random.Generator], int],
-    goes_on: bool,
-) -> dict[str, Any]:
+def run(artifact: Artifact, world: LeggedWorld, seed: int, steps: int, condition: Condition) -> dict[str, Any]:
     """One episode from standing, until time is up or the robot has fallen."""
     world.reset(seed=seed)
     driven, planner, rng = Driven(world), Planner(artifact, seed), np.random.default_rng([seed, 1])
-    commands, arrivals, speeds = list[FloatArray](), list[int](), list[float]()
+    busy = np.random.default_rng([seed, 2])
+    commands, speeds, skipped = list[tuple[int, int, FloatArray]](), list[float](), 0
     for step in range(steps):
-        commands.append(planner.command(driven.state, driven.previous))
-        arrivals.append(step + late(rng))
-        heard = [made for made, arrives in enumerate(arrivals) if arrives <= step]
+        if busy.random() < condition.missed:
+            skipped += 1
+        else:
+            made = planner.command(driven.state, driven.previous, skipped if condition.counts else 0)
+            commands.append((step, step + condition.late(rng), made))
+            skipped = 0
+        heard = [(begins, command) for begins, arrives, command in commands if arrives <= step]
         control = np.zeros_like(driven.previous)
         if heard:
-            command = commands[heard[-1]]
-            control = command[min(step - heard[-1], len(command) - 1) if goes_on else 0]
+            begins, command = heard[-1]
+            control = command[min(step - begins, len(command) - 1) if condition.goes_on else 0]
         driven.drive(control)
         speeds.append(world.signals()["forward_velocity"])
         if world.ended:
@@ -106,22 +128,17 @@ def main() -> None:
     artifact, conditions = Artifact.load(zoo_path(args.task)), list[dict[str, Any]]()
     with closing(task(args.task).world()) as world:
         assert isinstance(world, LeggedWorld)
-        for name, late in LATE.items():
-            for goes_on in (False, True) if name != "in time" else (True,):
-                seeds = range(args.seed, args.seed + args.episodes)
-                episodes = [run(artifact, world, seed, args.steps, late, goes_on) for seed in seeds]
-                speeds = [episode["speed"] for episode in episodes]
-                conditions.append(
-                    {
-                        "late": name,
-                        "driver": "goes on with the plan" if goes_on else "stays at the last control",
-                        "falls": share([episode["fell"] for episode in episodes]),
-                        "speed": float(np.mean(speeds)),
-                        "speed_ci": bootstrap_mean(speeds),
-                        "episodes": episodes,
-                    }
-                )
-                print({key: value for key, value in conditions[-1].items() if key != "episodes"}, flush=True)
+        for condition in CONDITIONS:
+            seeds = range(args.seed, args.seed + args.episodes)
+            episodes = [run(artifact, world, seed, args.steps, condition) for seed in seeds]
+            speeds = [episode["speed"] for episode in episodes]
+            figures = {
+                "falls": share([episode["fell"] for episode in episodes]),
+                "speed": float(np.mean(speeds)),
+                "speed_ci": bootstrap_mean(speeds),
+            }
+            conditions.append(condition.describe() | figures | {"episodes": episodes})
+            print(condition.describe() | figures, flush=True)
     result = {"task": args.task, "model_id": artifact.spec.model_id, "steps": args.steps, "seed": args.seed}
     if args.json:
         args.json.write_text(json.dumps(result | {"conditions": conditions}, indent=2) + "\n")

@@ -2,7 +2,7 @@
 
     . .venv/ros_env.bash && python benchmarks/live_walk.py walker --json docs/results/live_walker.json
     python benchmarks/live_walk.py quadruped --params '{"joint": 8, "fraction": 0.05}' --episodes 10 --broken 10 \\
-        --seconds 7 --asked 10 --json docs/results/live_quadruped.json
+        --seconds 7 --asked 5 --json docs/results/live_quadruped.json
 
 Episodes that are left alone for some seconds after the planner was let go, then others in which a joint is weakened
 on the way. An alarm is an alert at which the robot is held; one that comes after a fall does not count. With `--asked`,
