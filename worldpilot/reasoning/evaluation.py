@@ -342,12 +342,15 @@ class _Beginning:
 
 
 class LegStage:
-    """A robot on legs with its shipped model and its graph's planner: it has begun to run when it is told."""
+    """A robot on legs with its shipped model and its graph's planner, or with others: told when it has begun to run."""
 
     seconds = 6.0  # of simulation for an instruction, unless it falls before
 
-    def __init__(self, name: str, seed: int) -> None:
-        self._artifact, self._planning, self._seed = Artifact.load(zoo_path(name)), Planning.of(name), seed
+    def __init__(
+        self, name: str, seed: int, artifact: Artifact | None = None, planning: Planning | None = None
+    ) -> None:
+        self._artifact, self._planning = artifact or Artifact.load(zoo_path(name)), planning or Planning.of(name)
+        self._seed = seed
         world = task(name).world()
         assert isinstance(world, LeggedWorld)
         self._world = world
