@@ -24,7 +24,7 @@ MAX_LENGTH = 2000  # characters of an instruction
 STOP_WORDS = frozenset({"stop", "stop now", "halt", "freeze"})  # obeyed without asking the model
 MAX_TOKENS = 160  # of an answer; three goals take less than 100
 REFUSING = '{"r'  # how an answer begins that refuses
-REFUSAL_BIAS = 0.0  # added to its logit there; chosen on validation, docs/results/refusals.json
+REFUSAL_BIAS = 0.5  # added to its logit there; chosen on validation, docs/results/refusals.json
 
 _LOG = logging.getLogger(__name__)
 
