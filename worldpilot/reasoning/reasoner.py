@@ -112,6 +112,11 @@ def check_instruction(instruction: str | bytes) -> str:
     return text
 
 
+def is_stop(text: str) -> bool:
+    """Whether an instruction is nothing but a word to stop, which is obeyed without asking the model."""
+    return text.lower().strip(" .!") in STOP_WORDS
+
+
 class Reasoner:
     """Turns instructions into rewards and answers, with a language model that speaks `schema`.
 
@@ -141,7 +146,7 @@ class Reasoner:
             text = check_instruction(instruction)
         except InvalidInput as error:
             return Outcome(Status.INVALID, str(error))
-        if text.lower().strip(" .!") in STOP_WORDS and "expression" in scene.plugins:
+        if is_stop(text) and "expression" in scene.plugins:
             said = json.dumps({"goals": ["stop"]})
             status, rationale, spec = interpret(said, scene)
             return Outcome(status, rationale, spec, said)
