@@ -18,7 +18,7 @@ import numpy as np
 
 from worldpilot.reasoning import phrases as words
 from worldpilot.reasoning import phrases_legs as legs
-from worldpilot.reasoning.reasoner import is_stop
+from worldpilot.reasoning.reasoner import is_stop_word
 from worldpilot.reasoning.scene import LAYOUTS, PICTURE_VIEW, ROBOT_VIEW, Body, Scene, Signal
 from worldpilot.reasoning.schema import EDGES, MAX_GOALS, PLACES, REGIONS
 from worldpilot.types import RewardSpec
@@ -85,7 +85,7 @@ def held_out() -> frozenset[str]:
     """Skeletons of the held-out instructions, but for those that are obeyed without the model."""
     files = Path(__file__).parent.glob("held_out*.jsonl")
     said = (json.loads(line)["say"] for file in files for line in file.read_text(encoding="utf-8").splitlines())
-    return frozenset(skeleton(text) for text in said if not is_stop(text))
+    return frozenset(skeleton(text) for text in said if not is_stop_word(text))
 
 
 def skeleton(text: str) -> str:

@@ -74,8 +74,10 @@ class LanguageEngine(Protocol):
 
 
 def messages(instruction: str, scene: Scene) -> list[dict[str, str]]:
-    """What the model is told: the scene in a line, and the instruction as data of its own role."""
-    return [{"role": "system", "content": scene.describe()}, {"role": "user", "content": instruction}]
+    """What the model is told: the scene in a line, and the instruction as data of its own role. What is all in capitals
+    is told in small letters: in capitals a small model knows hardly a word."""
+    said = instruction.lower() if instruction.isupper() else instruction
+    return [{"role": "system", "content": scene.describe()}, {"role": "user", "content": said}]
 
 
 def instruction_grammar(scene: Scene, tokenizer: Vocabulary, bias: float = REFUSAL_BIAS) -> JsonGrammar:
@@ -112,7 +114,7 @@ def check_instruction(instruction: str | bytes) -> str:
     return text
 
 
-def is_stop(text: str) -> bool:
+def is_stop_word(text: str) -> bool:
     """Whether an instruction is nothing but a word to stop, which is obeyed without asking the model."""
     return text.lower().strip(" .!") in STOP_WORDS
 
@@ -146,7 +148,7 @@ class Reasoner:
             text = check_instruction(instruction)
         except InvalidInput as error:
             return Outcome(Status.INVALID, str(error))
-        if is_stop(text) and "expression" in scene.plugins:
+        if is_stop_word(text) and "expression" in scene.plugins:
             said = json.dumps({"goals": ["stop"]})
             status, rationale, spec = interpret(said, scene)
             return Outcome(status, rationale, spec, said)

@@ -62,6 +62,16 @@ def test_what_is_no_instruction_never_reaches_the_model(tokenizer, scene, instru
     assert engine.asked == []
 
 
+def test_what_is_all_in_capitals_is_told_in_small_letters(tokenizer, scene):
+    engine = Scripted(tokenizer)
+    for instruction in ("PUSH IT 3 CM TO THE LEFT!", "push it 3 cm to the left!", "Push IT 3 cm to the left!"):
+        Reasoner(engine).reason(instruction, scene)
+    shouted, small, mixed = (tokenizer.decode(request.prompt) for request in engine.asked)
+    assert shouted == small
+    assert "push it 3 cm to the left!" in small
+    assert "Push IT 3 cm" in mixed
+
+
 @pytest.mark.parametrize("instruction", ["stop", "STOP!", " Halt. ", "freeze!!"])
 def test_a_word_to_stop_does_not_wait_for_the_model(tokenizer, scene, instruction):
     engine = Scripted(tokenizer)
