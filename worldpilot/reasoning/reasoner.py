@@ -75,7 +75,7 @@ class LanguageEngine(Protocol):
 
 def messages(instruction: str, scene: Scene) -> list[dict[str, str]]:
     """What the model is told: the scene in a line, and the instruction as data of its own role. What is all in capitals
-    is told in small letters: in capitals a small model knows hardly a word."""
+    is told in small letters: a small model knows fewer words in capitals."""
     said = instruction.lower() if instruction.isupper() else instruction
     return [{"role": "system", "content": scene.describe()}, {"role": "user", "content": said}]
 
