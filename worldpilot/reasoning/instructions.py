@@ -772,7 +772,7 @@ def _coordinates(rng: Rng) -> tuple[str, str]:
 
 
 def _dress(rng: Rng, text: str) -> str:
-    """Politeness, capitals, punctuation and the odd slip of the finger."""
+    """Politeness, a capital to begin with, punctuation and the odd slip of the finger."""
     for share in (0.36, 0.05):
         if rng.random() < share and text[-1] not in "?.!":
             text = _pick(rng, str(rng.choice(words.AROUND))).replace("{g}", text)
@@ -780,11 +780,8 @@ def _dress(rng: Rng, text: str) -> str:
         text = _slip(rng, text)
     if rng.random() < 0.04:
         text = text.replace("'", "")
-    draw = rng.random()
-    if draw < 0.35:
+    if rng.random() < 0.35:
         text = text[:1].upper() + text[1:]
-    elif draw < 0.39:
-        text = text.upper()
     return text + str(rng.choice(["", ".", "!"], p=[0.6, 0.32, 0.08])) if text[-1] not in "?.!" else text
 
 
