@@ -3,10 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -46,6 +49,15 @@ class GrammarState(Protocol):
     def finished(self) -> bool:
         """Whether the text is complete as it stands and nothing but an end token can follow."""
         ...
+
+
+class Vocabulary(Protocol):
+    """What a grammar needs of a tokenizer."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def llguidance(self) -> "LLTokenizer": ...
 
 
 class Grammar(Protocol):
@@ -103,6 +115,7 @@ class Generation:
     tokens: tuple[int, ...]
     finish: Finish
     stats: DecodeStats
+    log_probability: float  # of the tokens, as the target has it at temperature 1 under the grammar; natural logarithm
 
 
 OnTokens = Callable[[Sequence[int]], None]  # tokens that are final, in order

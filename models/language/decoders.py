@@ -109,7 +109,7 @@ class SpeculativeDecoder:
     ) -> Generation:
         """See `Decoder`. Each round: speculate, verify, commit."""
         check(request, self._context.model.config.vocab_size, self._length)
-        stats, tokens = DecodeStats(), list[int]()
+        stats, tokens, log_probability = DecodeStats(), list[int](), 0.0
         noise = self._noise(request.seed, request.max_tokens)
         state = None if request.grammar is None else request.grammar.start()
 
@@ -126,7 +126,7 @@ class SpeculativeDecoder:
             start = time.perf_counter()
             last = tokens[-1] if tokens else request.prompt[-1]
             logits = self._context.read([last, *speculation.tokens])
-            final = verify(
+            final, settled = verify(
                 logits,
                 speculation,
                 temperature=request.temperature,
@@ -136,6 +136,7 @@ class SpeculativeDecoder:
                 state=state,
             )
             tokens += final
+            log_probability += settled
             stats.verify.append(time.perf_counter() - start)
             stats.accepted.append(common_prefix(final, speculation.tokens))
             finish = Finish.END if tokens[-1] in request.end else None
@@ -146,7 +147,7 @@ class SpeculativeDecoder:
             if on_tokens is not None:
                 on_tokens(final)
         stats.notes += self._speculator.notes()
-        return Generation(tuple(tokens), finish, stats)
+        return Generation(tuple(tokens), finish, stats, log_probability)
 
     def close(self) -> None:
         self._speculator.close()

@@ -3,22 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
-from llguidance import LLMatcher, LLTokenizer
+from llguidance import LLMatcher
 
 from worldpilot.errors import InvalidInput
-from worldpilot.models.language.base import BoolArray
-
-
-class Vocabulary(Protocol):
-    """What a grammar needs of a tokenizer."""
-
-    @property
-    def vocab_size(self) -> int: ...
-
-    def llguidance(self) -> LLTokenizer: ...
+from worldpilot.models.language.base import BoolArray, Vocabulary
 
 
 class JsonGrammar:

@@ -70,31 +70,63 @@ def invert(weights: npt.NDArray[np.floating], u: float) -> int:
     return int(np.searchsorted(total, u * total[-1], side="right"))
 
 
-def target_law(
-    logits: Tensor, temperature: float, state: GrammarState | None
-) -> int | npt.NDArray[np.float32] | FloatArray:
-    """p, the target's distribution of the next token under the grammar.
+class Options(NamedTuple):
+    """What may come next, and the target's logits of it, of the m tokens that the grammar allows."""
+
+    tokens: IntArray | None  # (m,), rising; None: the whole vocabulary
+    logits: Tensor  # (m,)
+    vocab_size: int  # V
+
+    def log_probability(self, token: int) -> float:
+        """Of one of them, at temperature 1."""
+        if len(self.logits) == 1:
+            return 0.0
+        index = token if self.tokens is None else int(np.searchsorted(self.tokens, token))
+        logits = self.logits.float()
+        return float(logits[index] - logits.logsumexp(-1))
+
+
+def options(logits: Tensor, state: GrammarState | None) -> Options:
+    """What the grammar leaves of the target's logits.
 
     Args:
         logits: (V,).
-        temperature: 0 is greedy.
         state: where the grammar stands, or None.
+    """
+    if state is None:
+        return Options(None, logits, len(logits))
+    if forced := state.forced():
+        return Options(np.array(forced[:1]), logits[forced[:1]], len(logits))
+    tokens = np.flatnonzero(state.mask())
+    allowed = logits[torch.from_numpy(tokens).to(logits.device)]
+    for token, value in state.bias().items():
+        allowed[np.searchsorted(tokens, token)] += value
+    return Options(tokens, allowed, len(logits))
+
+
+def target_law(among: Options, temperature: float) -> int | npt.NDArray[np.float32] | FloatArray:
+    """p, the target's distribution of the next token.
+
+    Args:
+        among: what may come next.
+        temperature: 0 is greedy.
 
     Returns:
         The token if there is only one (forced by the grammar, or greedy), otherwise probabilities of shape (V,) in
         float32, in float64 if the logits are.
     """
-    if state is not None:
-        if forced := state.forced():
-            return forced[0]
-        logits = logits.masked_fill(~torch.from_numpy(state.mask()).to(logits.device), -torch.inf)
-        for token, value in state.bias().items():
-            logits[token] += value
-    if temperature == 0:
-        return int(logits.argmax())
+    tokens, logits, vocab_size = among
+    if temperature == 0 or len(logits) == 1:
+        index = int(logits.argmax())
+        return index if tokens is None else int(tokens[index])
     if logits.dtype != torch.float64:
         logits = logits.float()
-    return torch.softmax((logits - logits.max()) / temperature, dim=-1).cpu().numpy()
+    law = torch.softmax((logits - logits.max()) / temperature, dim=-1).cpu().numpy()
+    if tokens is None:
+        return law
+    p = np.zeros(vocab_size, law.dtype)
+    p[tokens] = law
+    return p
 
 
 def saguaro(weights: FloatArray, scale: float, top: int) -> FloatArray:

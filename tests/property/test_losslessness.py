@@ -108,6 +108,26 @@ def test_what_a_grammar_adds_to_logits_is_part_of_the_law(
     assert distance(expected, tiny_language.exact_law(target, plain)) > 0.1
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_a_text_comes_with_its_probability(tiny_language: ModuleType, temperature: float) -> None:
+    """As the target has it at temperature 1 under the grammar, whoever drafts, at whatever temperature it is drawn."""
+    allowed = {-1: (0, 1, 2), 0: (1, 2), 1: (3,), 2: (0, 3, 4)}
+    target, draft = tiny_language.table_pair(5, seed=2)
+    grammar = tiny_language.TinyGrammar(5, allowed, {-1: {0: -2.0, 1: 0.5}, 2: {0: 1.5, 4: -1.0}})
+    request = replace(REQUEST, max_tokens=6, end=frozenset({4}), grammar=grammar, temperature=temperature)
+    law = tiny_language.exact_law(target, replace(request, temperature=1.0))
+    config = DraftConfig(2, 2, scale=0.4, top=1)
+    speculators = [Silent(), Serial(Draft(draft, config, 64)), tiny_language.EagerTree(Draft(draft, config, 64), ALL)]
+    said: set[tuple[int, ...]] = set()
+    for speculator in speculators:
+        decoder = SpeculativeDecoder(target, speculator, 64)
+        for seed in range(20):
+            generation = decoder.generate(replace(request, seed=seed))
+            said.add(generation.tokens)
+            assert np.exp(generation.log_probability) == pytest.approx(law[generation.tokens], rel=1e-5)
+    assert len(said) == 1 if temperature == 0 else len(said) > 5
+
+
 def test_a_draft_may_know_a_part_of_the_vocabulary(tiny_language: ModuleType) -> None:
     """Tokens 0 and 3 alone; where the grammar allows neither, it has nothing to say."""
     target, draft = tiny_language.table_pair(4, seed=3)

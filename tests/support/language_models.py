@@ -1,6 +1,6 @@
 """Real language models, small enough to be made in a test: they read and write with SmolLM2's tokenizer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from worldpilot.models.language.loaders import load_tokenizer, save
 from worldpilot.models.language.transformer import Llama, LlamaConfig
 
-STEPS = 80
+STEPS = 200
 IDLE_LAYERS = 60
 
 
@@ -26,7 +26,7 @@ def babbler(folder: Path) -> Path:
     return folder
 
 
-def parrot(folder: Path, lessons: Mapping[str, str], system: str) -> tuple[Path, Path]:
+def parrot(folder: Path, lessons: Sequence[tuple[str, str]], system: str) -> tuple[Path, Path]:
     """A model that has learned a few answers by heart, and its draft; returns their folders.
 
     Behind the two layers that learned the target has others that change nothing, so that an answer takes as long as a
@@ -34,7 +34,7 @@ def parrot(folder: Path, lessons: Mapping[str, str], system: str) -> tuple[Path,
 
     Args:
         folder: for both.
-        lessons: instruction -> answer.
+        lessons: instructions and their answers. Of one with two answers it gives each about half the probability.
         system: the system message that stands before each.
     """
     torch.manual_seed(0)
@@ -42,7 +42,7 @@ def parrot(folder: Path, lessons: Mapping[str, str], system: str) -> tuple[Path,
     model = Llama(_config(tokenizer.vocab_size, layers=2, context=1024))
     (end,) = tokenizer.end
     texts = []
-    for instruction, answer in lessons.items():
+    for instruction, answer in lessons:
         messages = [{"role": "system", "content": system}, {"role": "user", "content": instruction}]
         texts.append((tokenizer.chat(messages), [*tokenizer.encode(answer), end]))
     _teach(model, texts)

@@ -37,6 +37,7 @@ HEAVY = (
     "onnxscript",
     "matplotlib",
     "rclpy",
+    "llguidance",
 )
 # calibration reads model artifacts; the others meet in worldpilot/contracts.py.
 FORBIDDEN = {
@@ -122,6 +123,7 @@ def test_only_training_and_language_import_torch() -> None:
         "worldpilot.planners.gate",
         "worldpilot.calibration.monitor",
         "worldpilot.calibration.thresholds",
+        "worldpilot.reasoning.reasoner",
         "worldpilot.cli.calibrate",
         "worldpilot.cli.main",
     ],

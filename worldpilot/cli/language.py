@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ask.set_defaults(act=_ask)
     ask.add_argument("instruction", help='as "push the block to the left edge, gently", or "why did you stop?"')
     ask.add_argument("--propose", action="store_true", help="say which reward it would be, and keep the old one")
+    ask.add_argument("--yes", action="store_true", help="apply it even if the model is not sure that it is meant")
     ask.add_argument("--deadline", type=float, default=0.0, help="time for it [s] (default: the node's)")
     ask.add_argument("--namespace", default="", help="of the graph")
 
@@ -132,11 +133,6 @@ def _ask(args: argparse.Namespace) -> int:
     from worldpilot_msgs.action import Reason
     from worldpilot_nodes.client import Client
 
-    with Client(namespace=args.namespace) as client, _interruptible() as interrupted:
-        reasoning = client.reason(args.instruction, propose=args.propose, deadline=args.deadline)
-        while (result := reasoning.result(0.1)) is None:
-            if interrupted.is_set():
-                reasoning.cancel()
     kind = Reason.Result
     followed = {kind.REWARD_APPLIED: "applied", kind.REWARD_PROPOSED: "proposed", kind.ANSWERED: "answered"}
     failed = {
@@ -146,12 +142,34 @@ def _ask(args: argparse.Namespace) -> int:
         kind.CANCELLED: "cancelled",
         kind.DEADLINE: "too late",
         kind.UNAVAILABLE: "planner unavailable",
+        kind.UNSURE: "not sure",
     }
-    print(f"{(followed | failed)[result.status]} ({result.seconds:.2f} s)")
-    for text in dict.fromkeys((result.rationale, result.message, result.spec_json)):
-        if text:
-            print(text)
-    return 0 if result.status in followed else 1
+    with Client(namespace=args.namespace) as client:
+        reasoning = client.reason(args.instruction, propose=args.propose, deadline=args.deadline)
+        with _interruptible() as interrupted:
+            while (result := reasoning.result(0.1)) is None:
+                if interrupted.is_set():
+                    reasoning.cancel()
+        print(f"{(followed | failed)[result.status]} ({result.seconds:.2f} s)")
+        for text in dict.fromkeys((result.rationale, result.message, result.spec_json)):
+            if text:
+                print(text)
+        if result.status != kind.UNSURE or not (args.yes or _confirmed("apply it?")):
+            return 0 if result.status in followed else 1
+        swap = client.swap_reward(result.spec_json)
+        print("applied" if swap.accepted else f"refused by the planner: {swap.message}")
+        return 0 if swap.accepted else 1
+
+
+def _confirmed(question: str) -> bool:
+    """Whether the user, if there is one, says yes."""
+    if not sys.stdin.isatty():
+        return False
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except (EOFError, KeyboardInterrupt):
+        print()
+        return False
 
 
 # --- chat --------------------------------------------------------------------------------------------------------

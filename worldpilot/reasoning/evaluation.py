@@ -93,7 +93,9 @@ def evaluate(
     Returns:
         JSON values: rates with 95 % intervals, and every case. `right` and `refusals` are the ones to reach .90;
         `reference` is the share of simulated cases that the intent as meant passes: what the planner can do. `seconds`
-        is the time from an instruction to a valid reward, an answer or a refusal.
+        is the time from an instruction to a valid reward, an answer or a refusal. `sure` is the share of all rewards
+        that were said, asked for or not, that are applied without asking, `sure_exact` and `sure_right` how many of
+        these are right, by their slots and as they are judged, `unsure_exact` and `unsure_right` how many others.
     """
     asked = load_questions() if questions is None else list(questions)
     judged = [i for i, question in enumerate(asked) if question.judge]
@@ -131,6 +133,8 @@ def _ask(reasoner: Reasoner, question: Question, stage: "Stage | LegStage", simu
         "status": outcome.status.value,
         "rationale": outcome.rationale,
         "exact": exact,
+        "probability": outcome.probability,
+        "sure": outcome.is_sure(),
         "seconds": seconds,
     }
     match question.kind:
@@ -195,7 +199,19 @@ def _summary(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "refusals": rate("right", "refusal"),
         "reasons": rate("exact", "refusal"),
         "reference": rate("reference", "reward"),
+        **sureness(cases),
         "seconds": dict(zip(("p50", "p95"), np.percentile([case["seconds"] for case in cases], [50, 95]), strict=True)),
+    }
+
+
+def sureness(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What becomes of the rewards that were said if those that the model is not sure of are asked about: rates."""
+    said = [case for case in cases if case["status"] == Status.REWARD.value]
+    sure, unsure = ([case for case in said if case["sure"] is kept] for kept in (True, False))
+    return {"sure": rate_of([case["sure"] for case in said])} | {
+        f"{name}_{key}": rate_of([bool(case[key]) for case in group])
+        for name, group in (("sure", sure), ("unsure", unsure))
+        for key in ("exact", "right")
     }
 
 

@@ -2,29 +2,33 @@
 
 import json
 import logging
+import math
 import time
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jsonschema
 
 from worldpilot.errors import InvalidInput, WorldpilotError
-from worldpilot.models.language.base import Cancelled, Finish, Generation, OnTokens, Request
-from worldpilot.models.language.grammar import JsonGrammar, Vocabulary
+from worldpilot.models.language.base import Cancelled, Finish, Generation, OnTokens, Request, Vocabulary
 from worldpilot.reasoning import explain
 from worldpilot.reasoning.expand import Inexpressible, expand
 from worldpilot.reasoning.scene import Scene
 from worldpilot.reasoning.schema import REFUSALS, intent_schema
 from worldpilot.types import RewardSpec
 
+if TYPE_CHECKING:
+    from worldpilot.models.language.grammar import JsonGrammar
+
 MAX_LENGTH = 2000  # characters of an instruction
 STOP_WORDS = frozenset({"stop", "stop now", "halt", "freeze"})  # obeyed without asking the model
 MAX_TOKENS = 160  # of an answer; three goals take less than 100
 REFUSING = '{"r'  # how an answer begins that refuses
 REFUSAL_BIAS = 0.5  # added to its logit there; chosen on validation, docs/results/refusals.json
+SURE = 0.7  # the probability from which on a reward is not asked about; chosen on validation, docs/results/unsure.json
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,6 +53,15 @@ class Outcome:
     spec: RewardSpec | None = None  # validated; only of a reward
     text: str = ""  # what the model said
     generation: Generation | None = None  # None: the model was not asked
+
+    @property
+    def probability(self) -> float:
+        """That the model says just this [1]; 1 where it was not asked."""
+        return 1.0 if self.generation is None else math.exp(self.generation.log_probability)
+
+    def is_sure(self, least: float = SURE) -> bool:
+        """Whether to do it without asking: what stops the robot always is, the rest from this probability on."""
+        return self.probability >= least or (self.spec is not None and "stop" in json.loads(self.text)["goals"])
 
 
 class ChatTokenizer(Vocabulary, Protocol):
@@ -80,7 +93,7 @@ def messages(instruction: str, scene: Scene) -> list[dict[str, str]]:
     return [{"role": "system", "content": scene.describe()}, {"role": "user", "content": said}]
 
 
-def instruction_grammar(scene: Scene, tokenizer: Vocabulary, bias: float = REFUSAL_BIAS) -> JsonGrammar:
+def instruction_grammar(scene: Scene, tokenizer: Vocabulary, bias: float = REFUSAL_BIAS) -> "JsonGrammar":
     """What can be said of a scene.
 
     Args:
@@ -89,6 +102,8 @@ def instruction_grammar(scene: Scene, tokenizer: Vocabulary, bias: float = REFUS
         bias: added to the logit of refusing where the answer decides for or against it. Below 0, refusing has to be
             likelier than anything else by a factor of exp(-bias).
     """
+    from worldpilot.models.language.grammar import JsonGrammar  # of the extra `language`, which a robot may not have
+
     return JsonGrammar(intent_schema(scene), tokenizer, {REFUSING: bias})
 
 

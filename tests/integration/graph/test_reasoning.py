@@ -1,6 +1,7 @@
 """Instructions to a running graph: what is applied is in force, and nothing that goes wrong moves the robot otherwise.
 
-The language model is a small real one that knows four sentences by heart, so that what is said is known.
+The language model is a small real one that knows five sentences by heart, so that what is said is known; of one of them
+it has learnt two meanings.
 """
 
 import json
@@ -21,14 +22,17 @@ from action_msgs.msg import GoalStatus
 from worldpilot_msgs.action import Reason
 from worldpilot_msgs.msg import PlannerStatus
 from worldpilot_msgs.srv import ListRewards, ListSignals, SwapReward
+from worldpilot_nodes import params
 
 from worldpilot.models.artifact import Artifact, zoo_path
 from worldpilot.planners.rewards import registry
+from worldpilot.reasoning.reasoner import SURE
 from worldpilot.reasoning.scene import Scene
 
 pytestmark = pytest.mark.slow
 
 STOP, WHY, SING, FAR = "stop", "why did you stop?", "sing a song", "to the far left corner, and stay on the left side"
+THERE = "over there"
 LESSONS = {
     STOP: '{"goals":["stop"]}',
     WHY: '{"answer":"stop"}',
@@ -36,6 +40,7 @@ LESSONS = {
     FAR: '{"goals":[{"place":"block","at":"far left corner"},{"keep":"block","in":"left half"},'
     '{"avoid":"block","of":"right edge"}],"pace":"gentle"}',
 }
+MEANINGS = [f'{{"goals":[{{"place":"block","at":"{edge} edge"}}]}}' for edge in ("left", "right")]
 POSE = {"name": "begin", "terms": [{"plugin": "goal_pose", "params": {"x": 0.0, "y": 0.0, "yaw": 0.0}}]}
 Result = Reason.Result
 
@@ -45,7 +50,8 @@ def graph(start: Callable[..., Any], language_models: ModuleType, tmp_path_facto
     artifact = zoo_path("push_t")
     model = Artifact.load(artifact).spec
     system = Scene.of(model, {}, registry.available()).describe()
-    target, draft = language_models.parrot(tmp_path_factory.mktemp("parrot"), LESSONS, system)
+    lessons = [*LESSONS.items(), *((THERE, meaning) for meaning in MEANINGS)]
+    target, draft = language_models.parrot(tmp_path_factory.mktemp("parrot"), lessons, system)
     language = {"language_model": str(target), "draft_model": str(draft), "method": "ssd", "dtype": "float32"}
     run = start(artifact=artifact, without=["recorder"], also=["reasoning"], settings={"reasoning": language})
     run.probe.listen("planner_status")
@@ -133,6 +139,7 @@ def test_an_instruction_becomes_the_reward_in_force(running: Any) -> None:
     assert status.reward_id == result.reward_id != running.before
     assert json.loads(status.reward_json) == json.loads(result.spec_json)
     assert instruction.text == LESSONS[FAR]
+    assert result.probability > 0.9
     assert instruction.feedback[-1].tokens == result.tokens
     assert result.method == "ssd"
     assert result.tokens_per_round > 1
@@ -141,7 +148,14 @@ def test_an_instruction_becomes_the_reward_in_force(running: Any) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
-    [([FAR], 0, "applied"), (["--propose", FAR], 0, "proposed"), ([WHY], 0, "answered"), ([SING], 1, "cannot do that")],
+    [
+        ([FAR], 0, "applied"),
+        (["--propose", FAR], 0, "proposed"),
+        ([WHY], 0, "answered"),
+        ([SING], 1, "cannot do that"),
+        ([THERE], 1, "not sure"),
+        (["--yes", THERE], 0, "applied"),
+    ],
 )
 def test_the_command_line_instructs_too(running: Any, domain: int, arguments: list[str], code: int, says: str) -> None:
     command = [sys.executable, "-m", "worldpilot.cli.main", "language", "ask", *arguments]
@@ -156,6 +170,25 @@ def test_a_proposed_reward_is_not_applied(running: Any) -> None:
     assert result.status == Result.REWARD_PROPOSED
     assert registry.parse_spec(result.spec_json).terms
     assert in_force(running) == running.before
+
+
+def test_what_may_be_meant_otherwise_is_asked_about_and_not_applied(running: Any) -> None:
+    unsure = Instruction(running, THERE)
+    result = unsure.wait()
+    assert (result.status, unsure.ended) == (Result.UNSURE, GoalStatus.STATUS_ABORTED)
+    assert 0.3 < result.probability < 0.7
+    assert f"gives it {result.probability:.2f}" in result.message
+    assert registry.parse_spec(result.spec_json).terms
+    assert unsure.text in MEANINGS
+    assert in_force(running) == running.before
+    proposed = Instruction(running, THERE, mode=Reason.Goal.PROPOSE).wait()
+    assert (proposed.status, proposed.message) == (Result.REWARD_PROPOSED, "")
+    assert proposed.probability == pytest.approx(result.probability, abs=0.01)
+
+
+def test_a_node_is_as_sure_as_its_model_was_measured() -> None:
+    (sure,) = (param for param in params.REASONING if param.name == "sure")
+    assert sure.default == SURE
 
 
 def test_what_cannot_be_done_is_refused_with_the_reason(running: Any) -> None:

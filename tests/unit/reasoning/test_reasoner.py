@@ -1,6 +1,7 @@
 """From an instruction to an outcome: what is refused at the door, what each answer becomes, how it ends early."""
 
 import json
+import math
 import time
 from dataclasses import dataclass, field
 
@@ -11,7 +12,15 @@ from worldpilot.models.language.base import DecodeStats, Finish, Generation, Req
 from worldpilot.models.language.loaders import load_tokenizer
 from worldpilot.models.language.tokenizer import Tokenizer
 from worldpilot.reasoning.expand import is_stop
-from worldpilot.reasoning.reasoner import MAX_LENGTH, REFUSAL_BIAS, Reasoner, Status, instruction_grammar, interpret
+from worldpilot.reasoning.reasoner import (
+    MAX_LENGTH,
+    REFUSAL_BIAS,
+    SURE,
+    Reasoner,
+    Status,
+    instruction_grammar,
+    interpret,
+)
 
 
 @dataclass
@@ -21,6 +30,7 @@ class Scripted:
     tokenizer: Tokenizer
     says: str = '{"answer":"abilities"}'
     finish: Finish = Finish.END
+    probability: float = 1.0
     asked: list[Request] = field(default_factory=list)
 
     def generate(self, request, on_tokens=None, cancelled=None):
@@ -28,7 +38,8 @@ class Scripted:
         tokens = self.tokenizer.encode(self.says)
         assert request.grammar is not None
         accepted = request.grammar.start().accepts(tokens)
-        return Generation(tuple(tokens[:accepted]) + tuple(request.end)[:1], self.finish, DecodeStats())
+        said = tuple(tokens[:accepted]) + tuple(request.end)[:1]
+        return Generation(said, self.finish, DecodeStats(), math.log(self.probability))
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +175,30 @@ def test_whatever_the_grammar_allows_is_an_outcome(tokenizer, scene):
             state.advance(tokens[-1:])
         statuses.append(interpret(tokenizer.decode(tokens), scene)[0])
     assert set(statuses) == {Status.REWARD, Status.REFUSED, Status.ANSWERED}
+
+
+PUSH = '{"goals":[{"place":"block","at":"far edge"}]}'
+
+
+@pytest.mark.parametrize(
+    ("says", "probability", "least", "sure"),
+    [
+        (PUSH, SURE + 0.01, SURE, True),
+        (PUSH, SURE - 0.01, SURE, False),
+        (PUSH, 0.01, 0.0, True),  # whoever wants all to be done
+        ('{"goals":["stop"]}', 0.01, 1.0, True),  # rather once too often
+        ('{"goals":[{"place":"block","at":"far edge"},"stop"],"pace":"slow"}', 0.01, 1.0, True),
+    ],
+)
+def test_what_the_model_gives_little_probability_is_asked_about_unless_it_stops(
+    tokenizer, scene, says, probability, least, sure
+):
+    outcome = Reasoner(Scripted(tokenizer, says, probability=probability)).reason("move it", scene)
+    assert outcome.status is Status.REWARD
+    assert outcome.probability == pytest.approx(probability)
+    assert outcome.is_sure(least) is sure
+
+
+def test_what_is_obeyed_without_the_model_is_sure(tokenizer, scene):
+    outcome = reason(tokenizer, scene, instruction="Stop!")
+    assert (outcome.generation, outcome.probability, outcome.is_sure(1.0)) == (None, 1.0, True)

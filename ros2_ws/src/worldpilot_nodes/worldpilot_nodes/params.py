@@ -136,6 +136,13 @@ REASONING = (
     Param("target_core", -1, "CPU core that the language model is bound to; -1: any", -1, 4095),
     Param("draft_core", -1, "CPU core that the draft is bound to; -1: any", -1, 4095),
     Param("deadline", 10.0, "for goals that name none: from acceptance to result [s]", 0.1, 600.0),
+    Param(
+        "sure",
+        0.7,
+        "a reward of a smaller probability by the model is not applied but given back; 0: all are",
+        0.0,
+        1.0,
+    ),
     Param("service_timeout", 1.0, "how long the planner's services may take to be there, or to answer [s]", 0.05, 60.0),
     Param("latent_timeout", 1.0, "signals older than this are not known [s]", 0.05, 60.0),
 )

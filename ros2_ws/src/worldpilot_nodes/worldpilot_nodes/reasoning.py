@@ -160,8 +160,16 @@ class ReasoningNode(PilotNode):
         request = task.handle.request
         outcome = self._reasoner.reason(request.instruction, scene, task.deadline, task.hear, task.cancelled)
         result = self._described(outcome)
-        if outcome.spec is not None and request.mode == Reason.Goal.APPLY:
+        if outcome.spec is None or request.mode == Reason.Goal.PROPOSE:
+            return result
+        if outcome.is_sure(self.params.sure):
             self._apply(result, task)
+        else:
+            result.status = Reason.Result.UNSURE
+            result.message = (
+                f"not sure that this is meant: the model gives it {outcome.probability:.2f}, the least to apply it is "
+                f"{self.params.sure:.2f}; confirm it, or say it in other words"
+            )
         return result
 
     def _scene(self) -> Scene:
@@ -199,6 +207,7 @@ class ReasoningNode(PilotNode):
             result.message = outcome.rationale
         result.spec_json = json.dumps(registry.to_dict(outcome.spec)) if outcome.spec else ""
         if outcome.generation is not None:
+            result.probability = outcome.probability
             stats = outcome.generation.stats
             result.tokens, result.method = len(outcome.generation.tokens), self._engine.method
             result.hit_rate = stats.hit_rate
@@ -280,7 +289,8 @@ def _check(request: Any) -> None:
 
 
 def _result(status: int, message: str) -> Reason.Result:
-    return Reason.Result(status=status, message=message, hit_rate=np.nan, tokens_per_round=np.nan)
+    unknown = {"probability": np.nan, "hit_rate": np.nan, "tokens_per_round": np.nan}
+    return Reason.Result(status=status, message=message, **unknown)
 
 
 def _engine(settings: Any) -> Any:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldpilot.models.language.sampling import Law, Uniforms, invert, residual, saguaro, target_law
+from worldpilot.models.language.sampling import Law, Uniforms, invert, options, residual, saguaro, target_law
 
 weights = st.lists(st.floats(0, 10), min_size=1, max_size=8).filter(lambda w: sum(w) > 1e-3).map(np.array)
 
@@ -66,17 +66,17 @@ def test_the_residual_is_what_p_has_more_than_q() -> None:
 def test_the_targets_law(tiny_language: ModuleType) -> None:
     logits = torch.tensor([1.0, 3.0, 2.0, 0.0])
     state = tiny_language.TinyGrammar(4, {-1: (0, 2), 2: (3,)}).start()
-    assert target_law(logits, 0.0, None) == 1
-    assert target_law(logits, 0.0, state) == 2
-    p = target_law(logits, 0.5, state)
+    assert target_law(options(logits, None), 0.0) == 1
+    assert target_law(options(logits, state), 0.0) == 2
+    p = target_law(options(logits, state), 0.5)
     assert isinstance(p, np.ndarray)
     assert p.dtype == np.float32
     assert p == pytest.approx(np.exp([2.0, -np.inf, 4.0, -np.inf]) / np.exp([2.0, 4.0]).sum())
     state.advance([2])
-    assert target_law(logits, 0.5, state) == 3  # forced
-    cold = target_law(logits, 1e-30, None)
+    assert target_law(options(logits, state), 0.5) == 3  # forced
+    cold = target_law(options(logits, None), 1e-30)
     assert not isinstance(cold, int)
     assert cold.tolist() == [0, 1, 0, 0]
-    double = target_law(logits.double(), 1.0, None)
+    double = target_law(options(logits.double(), None), 1.0)
     assert not isinstance(double, int)
     assert double.dtype == np.float64
