@@ -32,6 +32,7 @@ STATUS = (
     "cancelled",
     "deadline",
     "unavailable",
+    "unsure",
 )
 
 
