@@ -165,6 +165,21 @@ def test_the_command_line_instructs_too(running: Any, domain: int, arguments: li
     assert (in_force(running) != running.before) == (says == "applied")
 
 
+@pytest.mark.parametrize(("reply", "code"), [(b"y\n", 0), (b"\n", 1)])
+def test_whoever_sits_at_the_command_line_is_asked(running: Any, domain: int, reply: bytes, code: int) -> None:
+    command = [sys.executable, "-m", "worldpilot.cli.main", "language", "ask", THERE]
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(domain)}
+    keyboard, terminal = os.openpty()
+    os.write(keyboard, reply)
+    asked = subprocess.run(
+        command, env=environment, stdin=terminal, capture_output=True, text=True, timeout=60, check=False
+    )
+    os.close(terminal)
+    os.close(keyboard)
+    assert (asked.returncode, "apply it? [y/N]" in asked.stdout) == (code, True), asked.stdout + asked.stderr
+    assert (in_force(running) != running.before) == (code == 0)
+
+
 def test_a_proposed_reward_is_not_applied(running: Any) -> None:
     result = Instruction(running, FAR, mode=Reason.Goal.PROPOSE).wait()
     assert result.status == Result.REWARD_PROPOSED
