@@ -8,17 +8,17 @@ The threshold in use is the highest of these that leaves at least 95 % of the ri
 """
 
 import argparse
-import itertools
 import json
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from refusals import texts
 
+from worldpilot.calibration.detection import auroc
 from worldpilot.models.language.engine import Engine, EngineConfig
-from worldpilot.reasoning.evaluation import VALIDATION, is_exact, load_questions, rate_of, stage_of
+from worldpilot.reasoning.evaluation import is_exact, rate_of
 from worldpilot.reasoning.reasoner import SURE, Outcome, Reasoner, Status
 
 LEAST = np.arange(0.0, 0.96, 0.05)
@@ -29,26 +29,20 @@ def rewards() -> Iterator[tuple[Outcome, bool]]:
     """The rewards that are made of the texts, asked for or not, and whether they are right."""
     with Engine(EngineConfig(target="reasoning", draft=None, context=1024)) as engine:
         reasoner = Reasoner(engine)
-        for task, questions in itertools.groupby(load_questions(VALIDATION), lambda question: question.task):
-            with closing(stage_of(task, seed=0)) as stage:
-                for question in questions:
-                    scene = stage.scene(question)
-                    outcome = reasoner.reason(question.say, scene)
-                    if outcome.status is Status.REWARD:
-                        yield outcome, question.kind == "reward" and is_exact(outcome, question, scene)
+        for question, scene in texts():
+            outcome = reasoner.reason(question.say, scene)
+            if outcome.status is Status.REWARD:
+                yield outcome, question.kind == "reward" and is_exact(outcome, question, scene)
 
 
 def rates(found: list[tuple[Outcome, bool]], least: float) -> dict[str, Any]:
     """With a least probability: the shares that are asked about, and of the right among the others, with intervals."""
-    of: dict[bool, list[bool]] = {True: [], False: []}
-    for outcome, right in found:
-        of[right].append(not outcome.is_sure(least))
-    applied = [right for outcome, right in found if outcome.is_sure(least)]
+    judged = [(outcome.is_sure(least), right) for outcome, right in found]
     return {
         "least": round(least, 2),
-        "right_asked": rate_of(of[True]),
-        "wrong_asked": rate_of(of[False]),
-        "applied_right": rate_of(applied),
+        "right_asked": rate_of([not sure for sure, right in judged if right]),
+        "wrong_asked": rate_of([not sure for sure, right in judged if not right]),
+        "applied_right": rate_of([right for sure, right in judged if sure]),
     }
 
 
@@ -60,15 +54,10 @@ def main() -> None:
     found = list(rewards())
     rows = [rates(found, float(least)) for least in LEAST]
     chosen = max(row["least"] for row in rows if row["right_asked"]["rate"] <= 1 - LEFT_ALONE)
-    area = np.mean(
-        [
-            (a.probability > b.probability) + (a.probability == b.probability) / 2
-            for a, right in found
-            if right
-            for b, wrong in found
-            if not wrong
-        ]
+    right, wrong = (
+        np.array([outcome.probability for outcome, is_right in found if is_right is r]) for r in (True, False)
     )
+    area = auroc(wrong, right)
     print(" least  right asked  wrong asked  applied that are right")
     for row in rows:
         columns = (row[kind]["rate"] for kind in ("right_asked", "wrong_asked", "applied_right"))

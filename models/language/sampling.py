@@ -96,7 +96,7 @@ def options(logits: Tensor, state: GrammarState | None) -> Options:
     if state is None:
         return Options(None, logits, len(logits))
     if forced := state.forced():
-        return Options(np.array(forced[:1]), logits[forced[:1]], len(logits))
+        return Options(np.array(forced[:1]), logits[forced[0] : forced[0] + 1], len(logits))
     tokens = np.flatnonzero(state.mask())
     allowed = logits[torch.from_numpy(tokens).to(logits.device)]
     for token, value in state.bias().items():
@@ -116,7 +116,9 @@ def target_law(among: Options, temperature: float) -> int | npt.NDArray[np.float
         float32, in float64 if the logits are.
     """
     tokens, logits, vocab_size = among
-    if temperature == 0 or len(logits) == 1:
+    if tokens is not None and len(tokens) == 1:
+        return int(tokens[0])
+    if temperature == 0:
         index = int(logits.argmax())
         return index if tokens is None else int(tokens[index])
     if logits.dtype != torch.float64:

@@ -320,7 +320,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     for name, found in figures.items():
         if isinstance(found, dict) and found.get("n"):
             low, high = found["ci"]
-            print(f"{name:10} {found['rate']:6.1%} [{low:5.1%}, {high:5.1%}] of {found['n']}")
+            print(f"{name:12} {found['rate']:6.1%} [{low:5.1%}, {high:5.1%}] of {found['n']}")
     return _write(args.json, figures)
 
 

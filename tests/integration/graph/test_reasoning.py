@@ -122,6 +122,15 @@ def in_force(running: Any) -> str:
     return running.probe.wait_for("planner_status", lambda s: s.tick > now, timeout=5).message.reward_id
 
 
+def ask(domain: int, *arguments: str, stdin: int | None = None) -> subprocess.CompletedProcess[str]:
+    """`worldpilot language ask`, ended."""
+    command = [sys.executable, "-m", "worldpilot.cli.main", "language", "ask", *arguments]
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(domain)}
+    return subprocess.run(
+        command, env=environment, stdin=stdin, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
 def children(running: Any) -> list[psutil.Process]:
     return psutil.Process(running.supervisor.status["reasoning"].pid).children(recursive=True)
 
@@ -158,22 +167,16 @@ def test_an_instruction_becomes_the_reward_in_force(running: Any) -> None:
     ],
 )
 def test_the_command_line_instructs_too(running: Any, domain: int, arguments: list[str], code: int, says: str) -> None:
-    command = [sys.executable, "-m", "worldpilot.cli.main", "language", "ask", *arguments]
-    environment = {**os.environ, "ROS_DOMAIN_ID": str(domain)}
-    asked = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    asked = ask(domain, *arguments)
     assert (asked.returncode, says in asked.stdout) == (code, True), asked.stdout + asked.stderr
     assert (in_force(running) != running.before) == (says == "applied")
 
 
 @pytest.mark.parametrize(("reply", "code"), [(b"y\n", 0), (b"\n", 1)])
 def test_whoever_sits_at_the_command_line_is_asked(running: Any, domain: int, reply: bytes, code: int) -> None:
-    command = [sys.executable, "-m", "worldpilot.cli.main", "language", "ask", THERE]
-    environment = {**os.environ, "ROS_DOMAIN_ID": str(domain)}
     keyboard, terminal = os.openpty()
     os.write(keyboard, reply)
-    asked = subprocess.run(
-        command, env=environment, stdin=terminal, capture_output=True, text=True, timeout=60, check=False
-    )
+    asked = ask(domain, THERE, stdin=terminal)
     os.close(terminal)
     os.close(keyboard)
     assert (asked.returncode, "apply it? [y/N]" in asked.stdout) == (code, True), asked.stdout + asked.stderr
