@@ -105,19 +105,6 @@ def draw(rng: np.random.Generator, name: str) -> Question:
     return Question("quadruped", name, ({"goals": goals},), ({"mean": means},))
 
 
-def weighted(planning: Planning, attitude: float, disagreement: float, proposals: int | None) -> Planning:
-    """A graph's planning with its standing reward's weights times these."""
-    if planning.standing is None:
-        raise SystemExit("the quadruped's graph has no standing reward to weigh: see launch/config/quadruped.yaml")
-    times = {"hypot": attitude, "disagreement": disagreement}  # by what the terms' expressions have
-    terms = tuple(
-        replace(term, weight=term.weight * next((by for word, by in times.items() if word in str(term.params)), 1.0))
-        for term in planning.standing.terms
-    )
-    standing = replace(planning.standing, terms=terms)
-    return replace(planning, standing=standing, proposals=proposals or planning.proposals)
-
-
 def main() -> None:
     """Ask for all of them, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -127,10 +114,13 @@ def main() -> None:
         "--attitude", type=float, default=1.0, help="times the weight of the standing reward's attitude"
     )
     parser.add_argument("--disagreement", type=float, default=1.0, help="times the weight of its disagreement")
+    parser.add_argument("--solver", type=json.loads, default={}, help="settings as JSON that replace the graph's")
     parser.add_argument("--proposals", type=int, help="that the planner draws (default: as in its graph)")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    planning = weighted(Planning.of("quadruped"), args.attitude, args.disagreement, args.proposals)
+    weights = {"hypot": args.attitude, "disagreement": args.disagreement}
+    planning = Planning.of("quadruped").searching(args.solver, weights)
+    planning = replace(planning, proposals=args.proposals or planning.proposals)
     artifact, cases = Artifact.load(args.artifact), list[dict[str, Any]]()
     with closing(LegStage("quadruped", STARTS, artifact, planning)) as stage:
         for index in range(args.count):
@@ -148,6 +138,7 @@ def main() -> None:
         "model_id": artifact.spec.model_id,
         "weights": {"attitude": args.attitude, "disagreement": args.disagreement},
         "proposals": planning.proposals,
+        "solver": dict(planning.solver),
         "done": share([case["done"] for case in cases]),
         "by_goals": {str(n): share(done) for n, done in by_count.items() if done},
     }

@@ -14,7 +14,8 @@ pilot=.venv/bin/worldpilot
 zoo=models/zoo/$task
 
 # What it is shown: a run and a jump. A first model of these plans, and the robot practises under it what can be asked of
-# it; from what it did so, beside the run and the jump, it is learnt anew: docs/decisions/0020-practice.md.
+# it, held back by attitude and disagreement twice as much as its graph now does; from what it did so, beside the run and
+# the jump, it is learnt anew: docs/decisions/0020-practice.md.
 [ -d "$work/data" ] || "$pilot" collect "$task" --run 600 --jump 600 --out "$work/data" --seed 0
 "$pilot" train dynamics --kind step --data "$work/data" --out "$work/first/step" --seed "$seed"
 "$pilot" train action-prior --data "$work/data" --world-model "$work/first/step" --out "$work/first/prior" --seed "$seed"
@@ -22,7 +23,8 @@ zoo=models/zoo/$task
   --data "600 run and 600 jump episodes of sim/quadruped.py, nothing else" --command "scripts/train_$task.sh"
 if [ ! -d "$work/practised" ]; then
   rm -rf "$work/practising" && cp -r "$work/data" "$work/practising"
-  "$pilot" practise "$task" --artifact "$work/first/zoo" --out "$work/practising" --episodes 600 --seed 0
+  "$pilot" practise "$task" --artifact "$work/first/zoo" --out "$work/practising" --episodes 600 --seed 0 \
+    --weights '{"hypot": 2, "disagreement": 2}'
   mv "$work/practising" "$work/practised"
 fi
 "$pilot" train dynamics --kind step --data "$work/practised" --out "$work/step" --seed "$seed"

@@ -11,7 +11,7 @@ from worldpilot.models.language.loaders import load_tokenizer, save
 from worldpilot.models.language.transformer import Llama, LlamaConfig
 
 STEPS = 200
-IDLE_LAYERS = 60
+IDLE_LAYERS = 120
 
 
 def babbler(folder: Path) -> Path:

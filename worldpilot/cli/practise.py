@@ -1,6 +1,7 @@
 """`worldpilot practise`: a robot on legs is asked for one thing after another in simulation; episodes to learn from."""
 
 import argparse
+import json
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
 from pathlib import Path
@@ -25,6 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=600)
     parser.add_argument("--steps", type=int, default=BUDGET, help="of an episode [control steps], unless it falls")
     parser.add_argument("--seed", type=int, default=0, help="of the first episode, the next ones follow")
+    parser.add_argument("--solver", type=json.loads, default={}, help="solver's settings as JSON, for the graph's")
+    parser.add_argument(
+        "--weights",
+        type=json.loads,
+        default={},
+        help="of the standing reward's terms, times what they are: JSON, a word of their expressions to a factor",
+    )
     parser.add_argument("--workers", type=int, default=2)
 
 
@@ -34,8 +42,9 @@ def run(args: argparse.Namespace) -> int:
     with closing(task(args.task).world()) as world:
         if not isinstance(world, LeggedWorld):
             raise InvalidInput(f"practise: {args.task} has no robot on legs; collect behaviours of it instead")
+    planning = Planning.of(args.task).searching(args.solver, args.weights)
     jobs = [
-        (args.task, artifact, args.out, args.seed + first, min(_CHUNK, args.episodes - first), args.steps)
+        (args.task, artifact, planning, args.out, args.seed + first, min(_CHUNK, args.episodes - first), args.steps)
         for first in range(0, args.episodes, _CHUNK)
     ]
     with ProcessPoolExecutor(args.workers) as pool, tqdm(total=args.episodes, unit="episode") as bar:
@@ -44,8 +53,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _practise(name: str, folder: Path, out: Path, first_seed: int, episodes: int, steps: int) -> int:
-    artifact, planning, world = Artifact.load(folder), Planning.of(name), task(name).world()
+def _practise(
+    name: str, folder: Path, planning: Planning, out: Path, first_seed: int, episodes: int, steps: int
+) -> int:
+    artifact, world = Artifact.load(folder), task(name).world()
     assert isinstance(world, LeggedWorld)
     with closing(world), EpisodeWriter(out, store_meta(name)) as writer:
         for seed in range(first_seed, first_seed + episodes):

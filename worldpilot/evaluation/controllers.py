@@ -82,6 +82,28 @@ class Planning:
             escape=EscapeConfig.of(mpc.get("escape_after", 0.0), mpc.get("escape_steps", EscapeConfig.steps)),
         )
 
+    def searching(self, solver: Mapping[str, Any], weights: Mapping[str, float]) -> "Planning":
+        """The same with another search.
+
+        Args:
+            solver: settings that replace the solver's.
+            weights: of the standing reward's terms, times what they are: a word of their expressions -> a factor.
+
+        Raises:
+            InvalidInput: a setting that the solver has not or refuses, a word that no term has, a factor that is no
+                number or negative.
+        """
+        make_solver("ssr", **{**self.solver, **solver})
+        terms = [] if self.standing is None else list(self.standing.terms)
+        for word, factor in weights.items():
+            named = [i for i, term in enumerate(terms) if word in str(term.params)]
+            if not named or not isinstance(factor, int | float) or not 0 <= factor < np.inf:
+                raise InvalidInput(f"planning: no term of the standing reward has {word!r}, or {factor!r} is no factor")
+            for i in named:
+                terms[i] = replace(terms[i], weight=terms[i].weight * factor)
+        standing = self.standing and replace(self.standing, terms=tuple(terms))
+        return replace(self, solver={**self.solver, **solver}, standing=standing)
+
 
 @dataclass(frozen=True)
 class Setting:

@@ -5,14 +5,13 @@ import numpy as np
 import pytest
 
 from tests.support.scripts import benchmark
-from worldpilot.evaluation.controllers import Planning
 from worldpilot.models.artifact import Artifact, zoo_path
 from worldpilot.planners.rewards import registry
 from worldpilot.reasoning.scene import Scene
 from worldpilot.reasoning.schema import intent_schema
 
 requests = benchmark("drawn_requests")
-draw, weighted = requests.draw, requests.weighted
+draw = requests.draw
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +38,3 @@ def test_each_goal_has_its_bounds(drawn):
         assert all(low is None or high is None or low < high for low, high in means.values())
     assert {len(question.intents[0]["goals"]) for question in drawn} == {1, 2, 3}
     assert any("stop" in question.intents[0]["goals"] for question in drawn)
-
-
-def test_only_the_terms_that_are_named_are_weighed():
-    planning = Planning.of("quadruped")
-    assert planning.standing is not None
-    half = weighted(planning, 0.5, 2.0, 48)
-    assert half.standing is not None
-    assert half.proposals == 48
-    factors = {
-        next((word for word in ("hypot", "disagreement") if word in str(before.params)), ""): after.weight
-        / before.weight
-        for before, after in zip(planning.standing.terms, half.standing.terms, strict=True)
-    }
-    assert factors == {"": 1.0, "hypot": 0.5, "disagreement": 2.0}
-    assert weighted(planning, 1.0, 1.0, None) == planning

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from worldpilot.cli.main import main
+from worldpilot.errors import InvalidInput
 from worldpilot.evaluation import practice
 from worldpilot.evaluation.controllers import Planner, Planning, Setting
 from worldpilot.evaluation.practice import draw, practise
@@ -99,3 +100,26 @@ def test_from_the_command_line(legged: Artifact, tmp_path: Path, capsys: pytest.
     capsys.readouterr()
     assert main(["practise", "push_t", *out]) == 2
     assert "no robot on legs" in capsys.readouterr().err
+    assert main(["practise", "quadruped", *out, *more, "--solver", '{"sample": 2}']) == 2
+    assert "samples" in capsys.readouterr().err
+
+
+def test_a_search_can_be_wider_and_more_careful_than_its_graphs():
+    planning = Planning.of("quadruped")
+    wider = planning.searching({"samples": 40}, {"hypot": 0.5, "disagreement": 2})
+    assert dict(wider.solver) == {**planning.solver, "samples": 40}
+    assert planning.standing is not None
+    assert wider.standing is not None
+    factors = {
+        next((word for word in ("hypot", "disagreement") if word in str(before.params)), ""): after.weight
+        / before.weight
+        for before, after in zip(planning.standing.terms, wider.standing.terms, strict=True)
+    }
+    assert factors == {"": 1.0, "hypot": 0.5, "disagreement": 2.0}
+    assert planning.searching({}, {}) == planning
+
+
+@pytest.mark.parametrize("weights", [{"agreement with nobody": 2.0}, {"hypot": -1.0}, {"hypot": "much"}])
+def test_a_search_is_not_weighed_by_what_there_is_not(weights: dict[str, float]):
+    with pytest.raises(InvalidInput, match=r"standing reward|factor"):
+        Planning.of("quadruped").searching({}, weights)
