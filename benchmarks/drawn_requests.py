@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from worldpilot.calibration.detection import share
+from worldpilot.cli.arguments import json_object
 from worldpilot.errors import WorldpilotError
 from worldpilot.evaluation.controllers import Planning
 from worldpilot.models.artifact import Artifact, zoo_path
@@ -114,7 +115,7 @@ def main() -> None:
         "--attitude", type=float, default=1.0, help="times the weight of the standing reward's attitude"
     )
     parser.add_argument("--disagreement", type=float, default=1.0, help="times the weight of its disagreement")
-    parser.add_argument("--solver", type=json.loads, default={}, help="settings as JSON that replace the graph's")
+    parser.add_argument("--solver", type=json_object, default={}, help="settings as JSON that replace the graph's")
     parser.add_argument("--proposals", type=int, help="that the planner draws (default: as in its graph)")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

@@ -31,6 +31,7 @@ from worldpilot_nodes.client import Client
 from worldpilot import graph
 from worldpilot.calibration.detection import share
 from worldpilot.calibration.intervals import bootstrap_mean
+from worldpilot.cli.arguments import json_object
 from worldpilot.demo.host import free_domain
 from worldpilot.evaluation import asked
 from worldpilot.evaluation.locomotion import task_units
@@ -181,7 +182,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="of each")
     parser.add_argument("--broken", type=int, default=20, help="episodes with a joint that breaks")
     parser.add_argument("--fault", default="weak_joint")
-    parser.add_argument("--params", type=json.loads, default={"joint": 2, "fraction": 0.0}, help="of the fault, JSON")
+    parser.add_argument("--params", type=json_object, default={"joint": 2, "fraction": 0.0}, help="of the fault, JSON")
     parser.add_argument("--asked", type=int, default=0, help="episodes under each novel reward of the task")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

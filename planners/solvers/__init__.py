@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
+from math import isfinite
+from numbers import Integral, Real
 from typing import Any
 
 from worldpilot.errors import InvalidInput, UnknownName
@@ -29,7 +31,12 @@ def make(name: str, **settings: float) -> SamplingSolver:
     if name not in SOLVERS:
         raise UnknownName("solver", name, SOLVERS)
     solver, config = SOLVERS[name]
-    known = {field.name for field in fields(config)}
-    if unknown := set(settings) - known:
+    known = {field.name: field.type for field in fields(config)}
+    if unknown := set(settings) - set(known):
         raise InvalidInput(f"solver {name}: no setting {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}")
+    for setting, value in settings.items():
+        whole = known[setting] is int
+        if isinstance(value, bool) or not isinstance(value, Integral if whole else Real) or not isfinite(value):
+            kind = "a whole number" if whole else "a number"
+            raise InvalidInput(f"solver {name}: {setting} must be {kind}, got {value!r}")
     return solver(config(**settings))

@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import json
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -12,6 +11,7 @@ import gymnasium
 import numpy as np
 from tqdm import tqdm
 
+from worldpilot.cli.arguments import json_object
 from worldpilot.cli.collect import record
 from worldpilot.errors import InvalidInput
 from worldpilot.models.data.episodes import EpisodeWriter
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the store; shards are added to it")
     parser.add_argument("--episodes", type=int, required=True)
     parser.add_argument("--task", help="a name for what is done; default: the name of the folder")
-    parser.add_argument("--env-args", type=json.loads, default={}, help='JSON object, e.g. {"obs_type": "pixels"}')
+    parser.add_argument("--env-args", type=json_object, default={}, help='JSON object, e.g. {"obs_type": "pixels"}')
     parser.add_argument(
         "--policy",
         default="random",

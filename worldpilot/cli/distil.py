@@ -1,13 +1,13 @@
 """`worldpilot distil`: a planner, or recorded episodes, as a reactive policy for small computers."""
 
 import argparse
-import json
 import logging
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from worldpilot.cli.arguments import json_object
 from worldpilot.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--reward", type=Path, help="specification (JSON): the planner under this reward is imitated")
     source.add_argument("--data", type=Path, help="folder of episodes: what was done in them is imitated")
     parser.add_argument("--behaviours", help="which of the episodes, comma separated; default: all")
-    parser.add_argument("--solver", type=json.loads, default={}, help="the planner's settings as JSON, see `evaluate`")
+    parser.add_argument("--solver", type=json_object, default={}, help="the planner's settings as JSON, see `evaluate`")
     for config in (DaggerConfig, PolicyTrainConfig):
         for field in fields(config):
             if field.name not in ("seed", "search"):

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from worldpilot.cli.arguments import json_object
 from worldpilot.evaluation import asked, locomotion
 from worldpilot.evaluation.cases import GOALS, PROTOCOLS
 from worldpilot.evaluation.controllers import Planning
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="plan for what is left of the horizon, not for all of it; default: in goal-image",
     )
-    parser.add_argument("--solver", type=json.loads, default={}, help="solver settings as JSON that replace defaults")
+    parser.add_argument("--solver", type=json_object, default={}, help="solver settings as JSON that replace defaults")
     parser.add_argument("--artifact", type=Path, default=None, help="default: the shipped one")
     parser.add_argument("--system", type=Path, help="the world is made like this (see `calibrate latency`, `system`)")
     parser.add_argument("--delay", type=float, help="that the planner reckons with [s]; default: the system's")

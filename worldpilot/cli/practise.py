@@ -1,13 +1,13 @@
 """`worldpilot practise`: a robot on legs is asked for one thing after another in simulation; episodes to learn from."""
 
 import argparse
-import json
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
 from pathlib import Path
 
 from tqdm import tqdm
 
+from worldpilot.cli.arguments import json_object
 from worldpilot.errors import InvalidInput
 from worldpilot.evaluation.controllers import Planning
 from worldpilot.evaluation.practice import practise
@@ -26,10 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=600)
     parser.add_argument("--steps", type=int, default=BUDGET, help="of an episode [control steps], unless it falls")
     parser.add_argument("--seed", type=int, default=0, help="of the first episode, the next ones follow")
-    parser.add_argument("--solver", type=json.loads, default={}, help="solver's settings as JSON, for the graph's")
+    parser.add_argument("--solver", type=json_object, default={}, help="solver's settings as JSON, for the graph's")
     parser.add_argument(
         "--weights",
-        type=json.loads,
+        type=json_object,
         default={},
         help="of the standing reward's terms, times what they are: JSON, a word of their expressions to a factor",
     )

@@ -104,6 +104,13 @@ def test_from_the_command_line(legged: Artifact, tmp_path: Path, capsys: pytest.
     assert "samples" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("text", "says"), [("5", "a JSON object like"), ("{samples: 2}", "not JSON")])
+def test_settings_that_are_no_object_are_refused(text: str, says: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["practise", "quadruped", "--out", "data", "--solver", text])
+    assert says in capsys.readouterr().err
+
+
 def test_a_search_can_be_wider_and_more_careful_than_its_graphs():
     planning = Planning.of("quadruped")
     wider = planning.searching({"samples": 40}, {"hypot": 0.5, "disagreement": 2})

@@ -1,5 +1,7 @@
 """Every solver on linear dynamics with a known optimum."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -155,3 +157,10 @@ def test_names_and_settings_are_checked() -> None:
     for name in SOLVERS:
         with pytest.raises(InvalidInput, match="samples must be positive"):
             make(name, samples=0)
+    bad: list[Any] = [2.5, "many", True, None]
+    for value in bad:
+        with pytest.raises(InvalidInput, match="samples must be a whole number"):
+            make("ssr", samples=value)
+    with pytest.raises(InvalidInput, match="noise must be a number, got nan"):
+        make("ssr", noise=float("nan"))
+    make("ssr", samples=4, noise=1)
