@@ -16,13 +16,13 @@ pytest.importorskip("worldpilot_msgs", reason="the ROS workspace is not sourced:
 
 import numpy as np
 import rclpy
-from rclpy.action.client import ActionClient
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import try_shutdown
 from worldpilot_nodes import qos
+from worldpilot_nodes.actions import ActionClient
 from worldpilot_nodes.convert import message_class
 
 from worldpilot import graph as graphs

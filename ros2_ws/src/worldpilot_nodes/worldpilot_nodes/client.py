@@ -12,7 +12,6 @@ from typing import Any, Self
 import rclpy
 from lifecycle_msgs.srv import GetState
 from rcl_interfaces.srv import GetParameters, SetParameters
-from rclpy.action.client import ActionClient
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter, parameter_value_to_python
@@ -25,6 +24,7 @@ from worldpilot_msgs.srv import InjectFault, ListRewards, SwapReward
 from worldpilot.errors import InvalidInput, NotReady
 from worldpilot.graph import load
 from worldpilot_nodes import qos
+from worldpilot_nodes.actions import ActionClient
 from worldpilot_nodes.base import Age
 from worldpilot_nodes.convert import message_class
 
