@@ -93,7 +93,8 @@ class Planning:
             InvalidInput: a setting that the solver has not or refuses, a word that no term has, a factor that is no
                 number or negative.
         """
-        make_solver("ssr", **{**self.solver, **solver})
+        settings = {**self.solver, **solver}
+        make_solver("ssr", **settings)
         terms = [] if self.standing is None else list(self.standing.terms)
         for word, factor in weights.items():
             named = [i for i, term in enumerate(terms) if word in str(term.params)]
@@ -102,7 +103,7 @@ class Planning:
             for i in named:
                 terms[i] = replace(terms[i], weight=terms[i].weight * factor)
         standing = self.standing and replace(self.standing, terms=tuple(terms))
-        return replace(self, solver={**self.solver, **solver}, standing=standing)
+        return replace(self, solver=settings, standing=standing)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from worldpilot_nodes import qos
 from worldpilot_nodes.actions import ActionClient
 from worldpilot_nodes.convert import message_class
 
+from tests.support.futures import answered
 from worldpilot import graph as graphs
 from worldpilot.calibration.thresholds import Thresholds
 from worldpilot.models.artifact import update_manifest
@@ -137,11 +138,7 @@ class Probe:
         """The response of a service."""
         self._keep(name, lambda: self.node.create_client(service, name))
         assert self.clients[name].wait_for_service(timeout), f"there is no service {name}"
-        answered = threading.Event()
-        future = self.clients[name].call_async(service.Request(**fields))
-        future.add_done_callback(lambda _: answered.set())
-        assert answered.wait(timeout), f"{name} has not answered"
-        return future.result()
+        return answered(self.clients[name].call_async(service.Request(**fields)), timeout, name)
 
     def action(self, action: Any, name: str, /) -> ActionClient:
         """The client of an action that is there."""

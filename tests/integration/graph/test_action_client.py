@@ -13,6 +13,7 @@ from rclpy.executors import SingleThreadedExecutor
 from worldpilot_msgs.action import Reason
 from worldpilot_nodes.actions import ActionClient
 
+from tests.support.futures import answered
 from worldpilot.demo.host import free_domain
 
 
@@ -59,18 +60,10 @@ def node() -> Iterator[Any]:
     rclpy.shutdown(context=context)
 
 
-def answered(future: Any) -> Any:
-    """What a future comes to, within 5 s."""
-    done = threading.Event()
-    future.add_done_callback(lambda _: done.set())
-    assert done.wait(5.0), "not answered"
-    return future.result()
-
-
 def test_an_answer_that_is_there_before_its_request_is_noted_is_not_lost(node: Any) -> None:
     client = ActionClient(node, Reason, "reason")
     assert client.wait_for_server(5.0)
     client._client_handle = Slow(client._client_handle)
-    goal = answered(client.send_goal_async(Reason.Goal(instruction="stop")))
+    goal = answered(client.send_goal_async(Reason.Goal(instruction="stop")), 5.0, "the action server")
     assert goal.accepted
-    assert answered(goal.get_result_async()).result.message == "done"
+    assert answered(goal.get_result_async(), 5.0, "the action server").result.message == "done"

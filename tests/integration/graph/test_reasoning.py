@@ -24,6 +24,7 @@ from worldpilot_msgs.msg import PlannerStatus
 from worldpilot_msgs.srv import ListRewards, ListSignals, SwapReward
 from worldpilot_nodes import params
 
+from tests.support.futures import answered
 from worldpilot.models.artifact import Artifact, zoo_path
 from worldpilot.planners.rewards import registry
 from worldpilot.reasoning.reasoner import SURE
@@ -78,13 +79,15 @@ class Instruction:
         self.heard, self.done = threading.Event(), threading.Event()
         self.client = running.probe.action(Reason, "reasoning/reason")
         goal = Reason.Goal(instruction=instruction, **{"deadline": 60.0, **fields})
-        self.handle = self._wait(self.client.send_goal_async(goal, feedback_callback=self._hear))
+        self.handle = answered(
+            self.client.send_goal_async(goal, feedback_callback=self._hear), 10.0, "the action server"
+        )
         self.accepted = self.handle.accepted
         if self.accepted:
             self.handle.get_result_async().add_done_callback(self._finish)
 
     def cancel(self) -> None:
-        self._wait(self.handle.cancel_goal_async())
+        answered(self.handle.cancel_goal_async(), 10.0, "the action server")
 
     def wait(self, timeout: float = 60.0) -> Any:
         """The result, its goal's status beside it."""
@@ -107,13 +110,6 @@ class Instruction:
     def _finish(self, future: Any) -> None:
         self.answer = future.result()
         self.done.set()
-
-    @staticmethod
-    def _wait(future: Any) -> Any:
-        done = threading.Event()
-        future.add_done_callback(lambda _: done.set())
-        assert done.wait(10.0), "the action server has not answered"
-        return future.result()
 
 
 def in_force(running: Any) -> str:
