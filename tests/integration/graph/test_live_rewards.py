@@ -15,6 +15,7 @@ from worldpilot_msgs.msg import PlannerStatus
 from worldpilot_msgs.srv import Imagine, ListRewards, ListSignals, SetGoal, SwapReward
 from worldpilot_nodes.convert import image_message
 
+from tests.support.futures import answered
 from worldpilot import graph as graphs
 
 POSE = {"plugin": "goal_pose", "params": {"x": 0.05, "y": 0.0, "yaw": 0.5}}
@@ -203,16 +204,15 @@ class Goal:
         self.feedback: list[Any] = []
         self.done = threading.Event()
         self.client = running.probe.action(ReachGoal, "mpc/reach_goal")
-        self.handle = self._wait(
-            self.client.send_goal_async(
-                ReachGoal.Goal(**fields), feedback_callback=lambda m: self.feedback.append(m.feedback)
-            )
+        sent = self.client.send_goal_async(
+            ReachGoal.Goal(**fields), feedback_callback=lambda m: self.feedback.append(m.feedback)
         )
+        self.handle = answered(sent, 5.0, "the action server")
         if self.handle.accepted:
             self.handle.get_result_async().add_done_callback(self._finish)
 
     def cancel(self) -> None:
-        self._wait(self.handle.cancel_goal_async())
+        answered(self.handle.cancel_goal_async(), 5.0, "the action server")
 
     def wait(self, timeout: float = 5.0) -> Any:
         """The result's message, with its status."""
@@ -222,13 +222,6 @@ class Goal:
     def _finish(self, future: Any) -> None:
         self.answer = future.result()
         self.done.set()
-
-    @staticmethod
-    def _wait(future: Any) -> Any:
-        done = threading.Event()
-        future.add_done_callback(lambda _: done.set())
-        assert done.wait(5.0), "the action server has not answered"
-        return future.result()
 
 
 FAR = {"x": 90.0, "y": 0.0, "yaw": 0.0, "tolerance": 0.01, "yaw_tolerance": 0.1}

@@ -79,9 +79,8 @@ class Instruction:
         self.heard, self.done = threading.Event(), threading.Event()
         self.client = running.probe.action(Reason, "reasoning/reason")
         goal = Reason.Goal(instruction=instruction, **{"deadline": 60.0, **fields})
-        self.handle = answered(
-            self.client.send_goal_async(goal, feedback_callback=self._hear), 10.0, "the action server"
-        )
+        sent = self.client.send_goal_async(goal, feedback_callback=self._hear)
+        self.handle = answered(sent, 10.0, "the action server")
         self.accepted = self.handle.accepted
         if self.accepted:
             self.handle.get_result_async().add_done_callback(self._finish)
